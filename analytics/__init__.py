@@ -1,0 +1,1 @@
+"""The lake of Parquet files and the questions one asks it, without Ray."""

@@ -1,0 +1,1 @@
+"""The gateway: RPC over HTTP and WebSocket in front of an exchange."""

@@ -1,0 +1,48 @@
+"""Status: the handler of exchange.status: how every actor is.
+
+Separate because it is for operators alone, and the only reply without a fixed set of fields.  It
+must not know what the figures mean.
+
+Source: an extension of the RPC reference.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from api.calls import Call, Result, expect
+from api.replies import error_of
+from excore_ray.core.messages import Answer, AskStatus, Status
+from excore_ray.core.reasons import Refused
+
+
+async def exchange_status(call: Call, index: int, params: list[Any]) -> Result:
+    """Answer exchange.status [] with the catalog, the markets and the shards, all asked at once.
+
+    An actor that does not answer shows its error in place of its figures.
+    """
+    exchange, listings = call.exchange, call.names.markets
+    catalog = exchange.ask_catalog(AskStatus())
+    markets = [exchange.ask_market(listing.market_no, AskStatus()) for listing in listings]
+    shards = await exchange.ask_shards(AskStatus())
+    return {
+        "catalog": _shown(await catalog),
+        "markets": [
+            {"name": listing.name, **_shown(await future)}
+            for listing, future in zip(listings, markets, strict=True)
+        ],
+        "shards": [_shown(answer) for answer in shards],
+    }
+
+
+def _shown(answer: Answer) -> dict[str, Any]:
+    status = expect(answer, Status)
+    if isinstance(status, Refused):
+        return {"error": error_of(status)}
+    return {
+        "stream": status.stream,
+        "epoch": status.epoch,
+        "next_seq": status.next_seq,
+        "facts": status.facts,
+        "texts": status.texts,
+    }

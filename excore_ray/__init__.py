@@ -1,0 +1,1 @@
+"""An exchange core on Ray: matching, accounts and their durable history."""

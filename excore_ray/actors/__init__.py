@@ -1,0 +1,1 @@
+"""Thin shells that run the core's machines as Ray actors and carry their messages."""

@@ -1,0 +1,1 @@
+"""The deterministic machines: commands in, events out, no I/O, no clock, no float."""

@@ -1,0 +1,142 @@
+"""BookSide: one side of a book, in price-time order.
+
+Separate because both sides are the same code with the side as data.  It must not know who
+trades with whom, what an order may spend, or any journal.
+
+Orders of a level are chained through `older` and `newer`, so that a cancel costs no search and
+an order costs no container of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sortedcontainers import SortedDict
+
+from excore_ray.core.orders import Order, Side
+
+
+class Level:
+    """All orders of one price: their number, their summed `left`, and the ends of their chain."""
+
+    __slots__ = ("amount", "count", "newest", "oldest", "price")
+
+    def __init__(self, price: int) -> None:
+        self.price = price
+        self.amount = 0
+        self.count = 0
+        self.oldest: Order | None = None
+        self.newest: Order | None = None
+
+
+class BookSide:
+    """The resting orders of one side, best price first, oldest first within a price.
+
+    Cost: add and remove O(log levels), the best order O(1), iteration O(1) an order.
+    """
+
+    __slots__ = ("_levels", "_sign", "best", "count", "side")
+
+    def __init__(self, side: Side) -> None:
+        self.side = side
+        self.count = 0
+        self.best: Level | None = None
+        self._sign = 1 if side == Side.SELL else -1
+        self._levels: SortedDict[int, Level] = SortedDict()
+
+    def add(self, order: Order) -> None:
+        """Rest `order` behind all others of its price."""
+        key = order.price * self._sign
+        level = self._levels.get(key)
+        if level is None:
+            level = self._levels[key] = Level(order.price)
+            best = self.best
+            if best is None or key < best.price * self._sign:
+                self.best = level
+        last = level.newest
+        if last is None:
+            level.oldest = order
+        else:
+            last.newer = order
+            order.older = last
+        level.newest = order
+        level.count += 1
+        level.amount += order.left
+        self.count += 1
+
+    def remove(self, order: Order) -> None:
+        """Take `order` out.  Raises KeyError when its price is not in the book."""
+        key = order.price * self._sign
+        level = self._levels[key]
+        older, newer = order.older, order.newer
+        if older is None:
+            level.oldest = newer
+        else:
+            older.newer = newer
+            order.older = None
+        if newer is None:
+            level.newest = older
+        else:
+            newer.older = older
+            order.newer = None
+        level.count -= 1
+        level.amount -= order.left
+        self.count -= 1
+        if not level.count:
+            del self._levels[key]
+            if level is self.best:
+                self.best = self._levels.peekitem(0)[1] if self._levels else None
+
+    def reduce(self, order: Order, amount: int) -> None:
+        """Lower a resting order's `left` by `amount`; it keeps its place."""
+        self._levels[order.price * self._sign].amount -= amount
+        order.left -= amount
+
+    def levels(self) -> Iterator[Level]:
+        """Levels, best first.  The book must not change meanwhile."""
+        return iter(self._levels.values())
+
+    def __iter__(self) -> Iterator[Order]:
+        """Orders, best first, oldest first.  The book must not change meanwhile."""
+        for level in self._levels.values():
+            order = level.oldest
+            while order is not None:
+                yield order
+                order = order.newer
+
+    def page(self, offset: int, limit: int) -> list[Order]:
+        """At most `limit` orders from the `offset`-th on.  Cost: O(levels passed + limit)."""
+        found: list[Order] = []
+        for level in self._levels.values():
+            if offset >= level.count:
+                offset -= level.count
+                continue
+            order = level.oldest
+            while order is not None and len(found) < limit:
+                if offset:
+                    offset -= 1
+                else:
+                    found.append(order)
+                order = order.newer
+            if len(found) == limit:
+                break
+        return found
+
+    def depth(self, limit: int, interval: int) -> list[int]:
+        """Flat pairs of price and summed amount, best first, at most `limit` pairs.
+
+        interval: asks are merged up and bids down to its multiples; 0 merges nothing.
+        """
+        pairs: list[int] = []
+        for level in self._levels.values():
+            price = level.price
+            if interval:
+                price = price * self._sign
+                price = -(-price // interval) * interval * self._sign
+            if pairs and pairs[-2] == price:
+                pairs[-1] += level.amount
+            elif len(pairs) == 2 * limit:
+                break
+            else:
+                pairs += (price, level.amount)
+        return pairs

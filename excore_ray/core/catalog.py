@@ -1,0 +1,250 @@
+"""Catalog: the machine of assets, markets and API keys: labels over permanent ids.
+
+Separate because names may change and ids may not: whatever is journaled or settled elsewhere
+speaks in ids, and this is the only place that knows what they are called.  It must not know
+balances, books, gateways or leases.
+
+Source: asset.add, asset.rename, market.add and market.rename of the RPC reference.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from excore_ray.core import commands as c
+from excore_ray.core.messages import CatalogCopy, Credential, Done, KeyView, Placed
+from excore_ray.core.names import bad_asset_name, bad_market_name
+from excore_ray.core.orders import MARKET_NO_MAX
+from excore_ray.core.reasons import Reason, Refused
+from excore_ray.core.results import Results
+from excore_ray.core.specs import (
+    PREC_MAX,
+    RATE_PREC,
+    Asset,
+    Market,
+    rules_of,
+)
+
+
+class Scope(enum.IntFlag):
+    """What an API credential allows."""
+
+    READ = 1
+    TRADE = 2
+    ADMIN = 4
+
+
+class Key(msgspec.Struct, array_like=True):
+    """An API credential.  A revoked one stays, so that its name is never used again."""
+
+    key: str
+    secret: str
+    scopes: int
+    notes: str
+    revoked: bool = False
+
+
+class Catalog:
+    """Assets and markets in order of creation, API keys, and the number of shards.
+
+    version grows by one with every change a gateway must learn of.
+    """
+
+    def __init__(self) -> None:
+        self.shards = 0
+        self.epoch = 0
+        self.time_us = 0
+        self.version = 0
+        self.assets: list[Asset] = []
+        self.markets: list[Market] = []
+        self.keys: dict[str, Key] = {}
+        self.results = Results()
+        self._execute: dict[type, Callable[[Any], Placed | Done | Refused]] = {
+            c.CreateCatalog: self._create,
+            c.OpenEpoch: self._open_epoch,
+            c.AddAsset: self._add_asset,
+            c.RenameAsset: self._rename_asset,
+            c.AddMarket: self._add_market,
+            c.RenameMarket: self._rename_market,
+            c.AddKey: self._add_key,
+            c.RevokeKey: self._revoke_key,
+        }
+
+    def apply(self, record: c.CatalogRecord, state_hash: Callable[[Catalog], str]) -> None:
+        """Apply a journaled record.  An assertion fails when it was not made by this machine."""
+        self.begin(record.time_us)
+        for command in record.commands:
+            if type(command) is c.Checkpoint:
+                assert command.state_hash == state_hash(self), "replay differs from what ran"
+            else:
+                answer = self.execute(command)
+                assert type(answer) is not Refused, f"journaled but refused: {type(command)}"
+
+    def begin(self, time_us: int) -> None:
+        """Commands from now on happen at `time_us`, which never goes back."""
+        assert time_us >= self.time_us, "record time went backwards"
+        self.time_us = time_us
+        self.results.expire(time_us)
+
+    def execute(self, command: c.CatalogCommand) -> Placed | Done | Refused:
+        """Execute one command at the time of `begin`."""
+        return self._execute[type(command)](command)
+
+    def copy(self) -> CatalogCopy:
+        """All a gateway needs, at this version."""
+        live = [Credential(k.key, k.secret, k.scopes) for k in self.keys.values() if not k.revoked]
+        return CatalogCopy(self.version, self.shards, [*self.assets], [*self.markets], live)
+
+    def key_views(self) -> list[KeyView]:
+        """The credentials without their secrets, in order of creation."""
+        return [KeyView(k.key, k.scopes, k.notes, k.revoked) for k in self.keys.values()]
+
+    def asset_named(self, name: str) -> Asset | None:
+        """The asset called `name` now."""
+        return next((asset for asset in self.assets if asset.name == name), None)
+
+    def market_named(self, name: str) -> Market | None:
+        """The market called `name` now."""
+        return next((market for market in self.markets if market.name == name), None)
+
+    # Commands.
+
+    def _create(self, command: c.CreateCatalog) -> Done:
+        assert not self.shards, "a catalog is created once"
+        assert command.shards > 0
+        self.shards = command.shards
+        return Done()
+
+    def _open_epoch(self, command: c.OpenEpoch) -> Done:
+        assert command.epoch > self.epoch, "epochs only grow"
+        self.epoch = command.epoch
+        return Done()
+
+    def _add_asset(self, command: c.AddAsset) -> Done | Refused:
+        name, save, show = command.name, command.prec_save, command.prec_show
+        refused = bad_asset_name(name)
+        if refused is not None:
+            return refused
+        if not 0 <= show <= save <= PREC_MAX:
+            detail = f"0 <= prec_show {show} <= prec_save {save} <= {PREC_MAX} does not hold"
+            return Refused(Reason.INVALID_PRECISION, detail)
+        if self.asset_named(name) is not None:
+            return Refused(Reason.EXISTS_YET, f"asset {name!r}")
+        # From here on the command must succeed.
+        self.assets.append(Asset(len(self.assets) + 1, name, save, show, command.notes))
+        return self._changed(command)
+
+    def _rename_asset(self, command: c.RenameAsset) -> Done | Refused:
+        asset = self.asset_named(command.old_name)
+        if asset is None:
+            return Refused(Reason.ASSET_NOT_FOUND, f"asset {command.old_name!r}")
+        refused = bad_asset_name(command.new_name)
+        if refused is not None:
+            return refused
+        if self.asset_named(command.new_name) is not None:
+            return Refused(Reason.EXISTS_YET, f"asset {command.new_name!r}")
+        # From here on the command must succeed.
+        renamed = msgspec.structs.replace(asset, name=command.new_name)
+        self.assets[asset.asset_id - 1] = renamed
+        return self._changed(command)
+
+    def _add_market(self, command: c.AddMarket) -> Done | Refused:
+        refused = bad_market_name(command.name)
+        if refused is not None:
+            return refused
+        stock = self.asset_named(command.stock)
+        money = self.asset_named(command.money)
+        if stock is None or money is None:
+            missing = command.stock if stock is None else command.money
+            return Refused(Reason.MARKET_ASSET_NOT_FOUND, f"asset {missing!r}")
+        if stock is money:
+            detail = "stock and money are the same asset"
+            return Refused(Reason.MARKET_ASSET_NOT_FOUND, detail)
+        refused = _bad_precision(command, stock, money)
+        if refused is not None:
+            return refused
+        if command.min_amount <= 0:
+            return Refused(Reason.INVALID_ARGUMENT, "min_amount: not above 0")
+        if self.market_named(command.name) is not None:
+            return Refused(Reason.EXISTS_YET, f"market {command.name!r}")
+        if len(self.markets) == MARKET_NO_MAX:
+            return Refused(Reason.INVALID_ARGUMENT, f"there are {MARKET_NO_MAX} markets already")
+        # From here on the command must succeed.
+        scales = (command.stock_prec, command.money_prec, command.min_amount)
+        rules = rules_of(len(self.markets) + 1, stock, money, scales)
+        self.markets.append(Market(command.name, command.notes, rules))
+        return self._changed(command)
+
+    def _rename_market(self, command: c.RenameMarket) -> Done | Refused:
+        market = self.market_named(command.old_name)
+        if market is None:
+            return Refused(Reason.MARKET_NOT_FOUND, f"market {command.old_name!r}")
+        refused = bad_market_name(command.new_name)
+        if refused is not None:
+            return refused
+        if self.market_named(command.new_name) is not None:
+            return Refused(Reason.EXISTS_YET, f"market {command.new_name!r}")
+        # From here on the command must succeed.
+        renamed = msgspec.structs.replace(market, name=command.new_name)
+        self.markets[market.market_no - 1] = renamed
+        return self._changed(command)
+
+    def _add_key(self, command: c.AddKey) -> Done | Refused:
+        if not command.key or not command.secret:
+            return Refused(Reason.INVALID_ARGUMENT, "key and secret must not be empty")
+        if not 0 < command.scopes <= Scope.READ | Scope.TRADE | Scope.ADMIN:
+            return Refused(Reason.INVALID_ARGUMENT, "scopes: none, or an unknown one")
+        if command.key in self.keys:
+            return Refused(Reason.EXISTS_YET, "key")
+        # From here on the command must succeed.
+        key = Key(command.key, command.secret, command.scopes, command.notes)
+        self.keys[command.key] = key
+        return self._changed(command)
+
+    def _revoke_key(self, command: c.RevokeKey) -> Done | Refused:
+        key = self.keys.get(command.key)
+        if key is None or key.revoked:
+            return Refused(Reason.INVALID_ARGUMENT, "key: there is no such live key")
+        # From here on the command must succeed.
+        key.revoked = True
+        return self._changed(command)
+
+    def _changed(
+        self,
+        command: (c.AddAsset | c.RenameAsset | c.AddMarket | c.RenameMarket)
+        | (c.AddKey | c.RevokeKey),
+    ) -> Done:
+        self.version += 1
+        self.results.record(command.request_id, command.stamp_ms, self.time_us, Done())
+        return Done()
+
+
+def _bad_precision(command: c.AddMarket, stock: Asset, money: Asset) -> Refused | None:
+    stock_prec, money_prec = command.stock_prec, command.money_prec
+    sum_prec = stock_prec + money_prec
+    in_stock = f"prec_save {stock.prec_save} of the stock"
+    in_money = f"prec_save {money.prec_save} of the money"
+    rules = (
+        (stock_prec >= 0, f"stock_prec {stock_prec} is below 0"),
+        (money_prec >= 0, f"money_prec {money_prec} is below 0"),
+        (
+            sum_prec <= money.prec_save,
+            f"stock_prec {stock_prec} + money_prec {money_prec} exceed {in_money}",
+        ),
+        (
+            stock_prec + RATE_PREC <= stock.prec_save,
+            f"stock_prec {stock_prec} + {RATE_PREC} exceed {in_stock}",
+        ),
+        (
+            money_prec + RATE_PREC <= money.prec_save,
+            f"money_prec {money_prec} + {RATE_PREC} exceed {in_money}",
+        ),
+    )
+    for holds, detail in rules:
+        if not holds:
+            return Refused(Reason.INVALID_PRECISION, detail)
+    return None

@@ -1,0 +1,147 @@
+"""Desk: what the volatile halves of market, shard and catalog have in common.
+
+Separate because each of them takes in gateways' batches, runs commands on its machine at the
+time of the turn, answers reads at the end of it, and closes it with one record.  It must not
+know what any command means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from excore_ray.core import commands as c
+from excore_ray.core import messages as m
+from excore_ray.core.messages import Answer, Batch, Request, Taken
+from excore_ray.core.reasons import Reason, Refused
+from excore_ray.core.reception import Inflight, Reception, is_executed
+from excore_ray.core.results import Result, Results
+from excore_ray.core.snapshot import Machine, state_hash
+from excore_ray.core.turns import Send, Superseded, Turn
+
+
+class Runs(Protocol):
+    """What a desk needs of its machine."""
+
+    time_us: int
+    epoch: int
+    results: Results
+
+    def begin(self, time_us: int) -> None:
+        """Commands from now on happen at `time_us`."""
+
+    def execute(self, command: Any) -> m.Placed | m.Done | Refused:
+        """Execute one command, or refuse it and change nothing."""
+
+
+class Desk:
+    """One incarnation's dealings: messages and the time come in, a Turn goes out."""
+
+    def __init__(self, machine: Runs, record: Callable[[int, list[Any]], Any]) -> None:
+        self.reception = Reception(machine.results)
+        self.now_us = 0
+        self._machine = machine
+        self._record = record
+        self._commands: list[Any] = []
+        self._keys: list[bytes] = []
+        self._reads: list[tuple[str, Request]] = []
+        self._at_once: list[Send] = []
+        self._fenced = ""
+
+    # What each kind of actor fills in.
+
+    def admit(self, inflight: Inflight) -> None:
+        """Take a new request in."""
+        raise NotImplementedError
+
+    def repeat(self, peer: str, token: int, result: Result) -> None:
+        """Answer a request that was executed before."""
+        self.reception.reply(peer, token, result.answer)
+
+    def hear(self, peer: str, message: m.WireMessage) -> None:
+        """Take in what is not a gateway's batch."""
+        raise NotImplementedError
+
+    def read(self, ask: m.Ask) -> Answer:
+        """Answer a question from the state as it is at the end of the turn."""
+        raise NotImplementedError
+
+    # What they share.
+
+    def receive(self, peer: str, message: m.WireMessage, now_us: int) -> None:
+        """Take in one message.  What it leads to comes with the next turn."""
+        self.now_us = now_us
+        try:
+            if type(message) is Batch:
+                self._take(peer, message)
+            else:
+                self.hear(peer, message)
+        except Superseded as superseded:
+            self._fenced = str(superseded)
+
+    def _take(self, peer: str, batch: Batch) -> None:
+        reception = self.reception
+        reception.check_epoch(batch)
+        self._at_once.append((peer, Taken()))
+        for request in batch.requests:
+            if not is_executed(request.ask):
+                self._reads.append((peer, request))
+                continue
+            admitted = reception.admit(peer, batch.epoch, request, self.now_us)
+            if type(admitted) is Inflight:
+                self.admit(admitted)
+            elif type(admitted) is Result:
+                self.repeat(peer, request.token, admitted)
+
+    def refuse(self, inflight: Inflight, refused: Refused) -> None:
+        """Refuse a request for good, or one attempt at it."""
+        self.reception.refuse(inflight, refused, self.now_us)
+
+    def refuse_foreign(self, inflight: Inflight) -> None:
+        """Refuse a command that no actor of this kind executes."""
+        what = f"{type(inflight.ask).__name__} is not asked of this actor"
+        self.refuse(inflight, Refused(Reason.INVALID_ARGUMENT, what))
+
+    def open_epoch(self) -> None:
+        """Journal that a new incarnation owns the stream."""
+        self.run(c.OpenEpoch(self._machine.epoch + 1))
+        self.reception.epoch = self._machine.epoch
+
+    def checkpoint(self) -> None:
+        """Journal the state_hash; only before any other command of the turn."""
+        if not self._commands:
+            self._begin()
+            machine: Machine = self._machine  # type: ignore[assignment]
+            self._commands.append(c.Checkpoint(state_hash(machine)))
+
+    def run(self, command: Any) -> m.Placed | m.Done | Refused:
+        """Execute `command` and, unless it is refused, put it into the turn's record."""
+        self._begin()
+        answer = self._machine.execute(command)
+        if type(answer) is not Refused:
+            self._commands.append(command)
+        return answer
+
+    def answer_reads(self) -> None:
+        """Answer the turn's questions, after its commands."""
+        for peer, request in self._reads:
+            self.reception.reply(peer, request.token, self.read(request.ask))
+        self._reads = []
+
+    def close(self, sends: list[Send]) -> Turn:
+        """The turn: its record, the replies and `sends`."""
+        replies = self.reception.take_sends()
+        self.reception.expire(self.now_us)
+        record = None
+        if self._commands:
+            record = self._record(self._machine.time_us, self._commands)
+            self._commands = []
+        turn = Turn(self._at_once, record, self._keys, replies + sends, self._fenced)
+        self._at_once = []
+        self._keys = []
+        return turn
+
+    def _begin(self) -> None:
+        """Start the turn's record, once; its time never goes back."""
+        if not self._commands:
+            self._machine.begin(max(self.now_us, self._machine.time_us))

@@ -1,0 +1,365 @@
+"""Ledger: the machine of one shard of accounts.  Records in, answers and events out.
+
+Separate from `custodian.py`, which decides what becomes a record: everything here is a function
+of the journal alone.  It must not know clock, wire, markets' books or names.
+
+Money only ever moves between available, frozen and fees, or arrives from markets as they say:
+per asset, available + frozen + fees == updates + received, at every moment.
+
+Source: the RPC reference for balances; ARCHITECTURE.md for holds, entries and orphans.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from excore_ray.core import commands as c
+from excore_ray.core.events import Posting
+from excore_ray.core.messages import Done, Placed
+from excore_ray.core.orders import Side, market_no_of
+from excore_ray.core.reasons import Reason, Refused
+from excore_ray.core.results import Results
+
+TRADE, REFERRAL = "trade", "ref"
+
+
+class Account(msgspec.Struct, gc=False, array_like=True):
+    """One user's asset, at prec_save.  available may be below 0 only after a forced update."""
+
+    available: int = 0
+    frozen: int = 0
+
+
+class HeldFunds(msgspec.Struct, gc=False, array_like=True):
+    """What is frozen for one order.  resting: whether it may be an open order."""
+
+    user: int
+    asset: int
+    remaining: int
+    resting: bool
+
+
+class MarketLink(msgspec.Struct, array_like=True):
+    """What a shard knows of one market.
+
+    epoch: the newest heard of.  applied: newest entry applied.  id_base: order ids below it are
+    older than the epoch.  low: ids below it are decided.  received: since the beginning.
+    void: ids never to be granted again.
+    """
+
+    epoch: int = 0
+    applied: int = 0
+    id_base: int = 0
+    low: int = 0
+    received_stock: int = 0
+    received_money: int = 0
+    void: dict[int, bool] = {}
+
+
+class Ledger:
+    """Accounts, holds, fees and recorded results of one shard."""
+
+    def __init__(self) -> None:
+        self.shard = 0
+        self.shards = 0
+        self.epoch = 0
+        self.time_us = 0
+        self.accounts: dict[int, dict[int, Account]] = {}  # user -> asset -> account
+        self.holds: dict[int, dict[int, HeldFunds]] = {}  # market_no -> order_id -> hold
+        self.resting_of_user: dict[int, dict[int, int]] = {}  # user -> market_no -> holds
+        self.links: dict[int, MarketLink] = {}
+        self.fees: dict[int, int] = {}
+        self.updates: dict[int, int] = {}
+        self.received: dict[int, int] = {}
+        self.results = Results()
+        self.events: list[Posting] = []
+        self._execute: dict[type, Callable[[Any], Placed | Done | Refused]] = {
+            c.CreateShard: self._create,
+            c.OpenEpoch: self._open_epoch,
+            c.Reserve: self._reserve,
+            c.Void: self._void,
+            c.Settle: self._settle,
+            c.Update: self._update,
+        }
+        self._apply_entry: dict[type, Callable[[MarketLink, int, Any], None]] = {
+            c.Leg: self._leg,
+            c.Referral: self._referral,
+            c.Release: self._release,
+            c.OpenOrders: self._open_orders,
+        }
+
+    def apply(self, record: c.LedgerRecord, state_hash: Callable[[Ledger], str]) -> None:
+        """Apply a journaled record.  An assertion fails when it was not made by this machine."""
+        self.begin(record.time_us)
+        for command in record.commands:
+            if type(command) is c.Checkpoint:
+                assert command.state_hash == state_hash(self), "replay differs from what ran"
+            else:
+                answer = self.execute(command)
+                assert type(answer) is not Refused, f"journaled but refused: {command}"
+
+    def begin(self, time_us: int) -> None:
+        """Commands from now on happen at `time_us`, which never goes back."""
+        assert time_us >= self.time_us, "record time went backwards"
+        self.time_us = time_us
+        self.results.expire(time_us)
+
+    def execute(self, command: c.LedgerCommand) -> Placed | Done | Refused:
+        """Execute one command at the time of `begin`."""
+        return self._execute[type(command)](command)
+
+    def account(self, user: int, asset: int) -> Account:
+        """The account of `user` in `asset`, made empty when there is none."""
+        accounts = self.accounts.get(user)
+        if accounts is None:
+            accounts = self.accounts[user] = {}
+        account = accounts.get(asset)
+        if account is None:
+            account = accounts[asset] = Account()
+        return account
+
+    def available(self, user: int, asset: int) -> int:
+        """What `user` may spend of `asset`, without making an account."""
+        account = self.accounts.get(user, _NO_ACCOUNTS).get(asset)
+        return account.available if account is not None else 0
+
+    def hold_of(self, order_id: int) -> HeldFunds | None:
+        """What is frozen for an order, or None."""
+        holds = self.holds.get(market_no_of(order_id))
+        return holds.get(order_id) if holds is not None else None
+
+    def link(self, market_no: int) -> MarketLink:
+        """What is known of a market."""
+        link = self.links.get(market_no)
+        if link is None:
+            link = self.links[market_no] = MarketLink()
+            self.holds[market_no] = {}
+        return link
+
+    def restore_resting(self) -> None:
+        """Count the resting holds anew, after the holds of a snapshot are in place."""
+        for market_no, holds in self.holds.items():
+            for hold in holds.values():
+                if hold.resting:
+                    self._count_resting(market_no, hold.user)
+
+    # Commands.
+
+    def _create(self, command: c.CreateShard) -> Done:
+        assert not self.shards, "a shard is created once"
+        assert 0 <= command.shard < command.shards
+        self.shard = command.shard
+        self.shards = command.shards
+        return Done()
+
+    def _open_epoch(self, command: c.OpenEpoch) -> Done:
+        assert command.epoch > self.epoch, "epochs only grow"
+        self.epoch = command.epoch
+        return Done()
+
+    def _update(self, command: c.Update) -> Done | Refused:
+        asset, change = command.asset, command.change
+        if command.repeat:
+            key = f"business {command.business}, business_id {command.business_id}"
+            return Refused(Reason.REPEAT_UPDATE, key)
+        updates = self.updates.get(asset, 0) + change
+        if not -command.net_max < updates < command.net_max:
+            return Refused(Reason.INVALID_ARGUMENT, "change: net updates would pass 10^18")
+        if change < 0 and not command.force and self.available(command.user, asset) + change < 0:
+            return Refused(Reason.BALANCE_NOT_ENOUGH, "change: more than is available")
+        # From here on the command must succeed.
+        self.updates[asset] = updates
+        account = self.account(command.user, asset)
+        account.available += change
+        self.events.append(
+            Posting(
+                command.user,
+                asset,
+                self.time_us,
+                command.business,
+                change,
+                account.available + account.frozen,
+                command.business_id,
+                command.detail,
+            )
+        )
+        self.results.record(command.request_id, command.stamp_ms, self.time_us, Done())
+        return Done()
+
+    def _reserve(self, command: c.Reserve) -> Done:
+        link = self.link(command.market_no)
+        assert command.epoch >= link.epoch, "a reservation of a fenced market"
+        link.epoch = command.epoch
+        holds = self.holds[command.market_no]
+        for hold in command.holds:
+            account = self.account(hold.user, hold.asset)
+            assert account.available >= hold.amount > 0, "overdraft"
+            assert hold.order_id not in holds, "reserved twice"
+            account.available -= hold.amount
+            account.frozen += hold.amount
+            holds[hold.order_id] = HeldFunds(hold.user, hold.asset, hold.amount, hold.resting)
+            if hold.resting:
+                self._count_resting(command.market_no, hold.user)
+        return Done()
+
+    def _void(self, command: c.Void) -> Done:
+        link = self.link(command.market_no)
+        for order_id in command.order_ids:
+            self._drop(command.market_no, order_id)
+            link.void[order_id] = True
+        return Done()
+
+    def _settle(self, command: c.Settle) -> Done:
+        link = self.link(command.market_no)
+        assert command.first_out_seq == link.applied + 1, "entries out of order"
+        for entry in command.entries:
+            self._apply_entry[type(entry)](link, command.market_no, entry)
+        link.applied += len(command.entries)
+        link.epoch = max(link.epoch, command.epoch)
+        received = (link.received_stock, link.received_money)
+        assert received == command.emitted, f"received {received}, emitted {command.emitted}"
+        if command.low > link.low:
+            link.low = command.low
+            if link.void:
+                link.void = {i: True for i in link.void if i >= command.low}
+        return Done()
+
+    # Entries.
+
+    def _leg(self, link: MarketLink, market_no: int, leg: c.Leg) -> None:
+        hold = self.holds[market_no][leg.order_id]
+        assert hold.user == leg.user, "a leg on another user's hold"
+        assert hold.remaining >= leg.debit, "hold overrun"
+        paying = self.accounts[leg.user][hold.asset]
+        receiving = self.account(leg.user, leg.credit_asset)
+        hold.remaining -= leg.debit
+        paying.frozen -= leg.debit
+        received = leg.credit - leg.referral
+        kept = leg.fee - leg.referral
+        self._post(leg, TRADE, (hold.asset, -leg.debit), paying)
+        receiving.available += leg.credit
+        self._post(leg, TRADE, (leg.credit_asset, leg.credit), receiving)
+        if leg.fee:
+            receiving.available -= leg.fee
+            self._post(leg, TRADE, (leg.credit_asset, -leg.fee), receiving, leg.fee_rate)
+            self.fees[leg.credit_asset] = self.fees.get(leg.credit_asset, 0) + kept
+        self._receive(hold.asset, -leg.debit)
+        self._receive(leg.credit_asset, received)
+        if leg.side == Side.SELL:
+            link.received_stock -= leg.debit
+            link.received_money += received
+        else:
+            link.received_money -= leg.debit
+            link.received_stock += received
+        if not hold.remaining:
+            self._forget_hold(market_no, leg.order_id, hold)
+
+    def _referral(self, link: MarketLink, market_no: int, referral: c.Referral) -> None:
+        account = self.account(referral.user, referral.asset)
+        account.available += referral.amount
+        self._receive(referral.asset, referral.amount)
+        if referral.is_stock:
+            link.received_stock += referral.amount
+        else:
+            link.received_money += referral.amount
+        self.events.append(
+            Posting(
+                referral.user,
+                referral.asset,
+                self.time_us,
+                REFERRAL,
+                referral.amount,
+                account.available + account.frozen,
+                market_no=market_no,
+                order_id=referral.order_id,
+                deal_id=referral.deal_id,
+            )
+        )
+
+    def _release(self, link: MarketLink, market_no: int, release: c.Release) -> None:
+        hold = self.holds[market_no][release.order_id]
+        assert hold.remaining >= release.amount > 0, "hold overrun"
+        account = self.accounts[hold.user][hold.asset]
+        hold.remaining -= release.amount
+        account.frozen -= release.amount
+        account.available += release.amount
+        if not hold.remaining:
+            self._forget_hold(market_no, release.order_id, hold)
+
+    def _open_orders(self, link: MarketLink, market_no: int, opened: c.OpenOrders) -> None:
+        listed = dict(zip(opened.holds[::2], opened.holds[1::2], strict=True))
+        holds = self.holds[market_no]
+        orphans = [i for i in holds if i < opened.id_base and i not in listed]
+        for order_id in orphans:
+            self._drop(market_no, order_id)
+        for order_id, remaining in listed.items():
+            hold = holds.get(order_id)
+            assert hold is not None, f"open order {order_id} has no hold"
+            assert hold.remaining == remaining, f"hold of {order_id} is {hold.remaining}"
+        link.epoch = max(link.epoch, opened.epoch)
+        link.id_base = opened.id_base
+        link.void = {i: True for i in link.void if i >= opened.id_base}
+
+    # Parts of them.
+
+    def _post(
+        self,
+        leg: c.Leg,
+        business: str,
+        moved: tuple[int, int],
+        account: Account,
+        fee_rate: int = -1,
+    ) -> None:
+        asset, change = moved
+        self.events.append(
+            Posting(
+                leg.user,
+                asset,
+                self.time_us,
+                business,
+                change,
+                account.available + account.frozen,
+                0,
+                "",
+                market_no_of(leg.order_id),
+                leg.order_id,
+                leg.deal_id,
+                leg.price,
+                leg.amount,
+                fee_rate,
+            )
+        )
+
+    def _count_resting(self, market_no: int, user: int) -> None:
+        counts = self.resting_of_user.setdefault(user, {})
+        counts[market_no] = counts.get(market_no, 0) + 1
+
+    def _receive(self, asset: int, amount: int) -> None:
+        self.received[asset] = self.received.get(asset, 0) + amount
+
+    def _drop(self, market_no: int, order_id: int) -> None:
+        hold = self.holds[market_no].get(order_id)
+        if hold is None:
+            return
+        account = self.accounts[hold.user][hold.asset]
+        account.frozen -= hold.remaining
+        account.available += hold.remaining
+        self._forget_hold(market_no, order_id, hold)
+
+    def _forget_hold(self, market_no: int, order_id: int, hold: HeldFunds) -> None:
+        del self.holds[market_no][order_id]
+        if not hold.resting:
+            return
+        counts = self.resting_of_user[hold.user]
+        if counts[market_no] == 1:
+            del counts[market_no]
+            if not counts:
+                del self.resting_of_user[hold.user]
+        else:
+            counts[market_no] -= 1
+
+
+_NO_ACCOUNTS: dict[int, Account] = {}

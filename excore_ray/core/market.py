@@ -1,0 +1,367 @@
+"""Market: the machine of one market.  Records in, answers and events out.
+
+Separate from `sequencer.py`, which decides what becomes a record: everything here is a function
+of the journal alone, so that replay, audit and simulation run exactly what ran.  It must not
+know clock, wire, shards' answers or names.
+
+Source: the RPC reference for orders; ARCHITECTURE.md for epochs, outboxes and ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from excore_ray.core import commands as c
+from excore_ray.core.book import BookSide
+from excore_ray.core.events import Deal, OrderFinished
+from excore_ray.core.matching import Match, match
+from excore_ray.core.messages import Done, Placed
+from excore_ray.core.orders import (
+    MARKET_NO_MAX,
+    ORDER_NUMBER_MAX,
+    Order,
+    OrderType,
+    Role,
+    Side,
+    market_no_of,
+    order_id_of,
+)
+from excore_ray.core.outbox import Outbox, Waiting
+from excore_ray.core.reasons import Reason, Refused
+from excore_ray.core.results import Results
+from excore_ray.core.settlement import leg_of, need_of, referral_of
+from excore_ray.core.sharding import shard_of
+from excore_ray.core.specs import MarketRules
+
+IDS_PER_BLOCK = 65_536
+
+
+class Market:
+    """Book, open orders, outboxes and recorded results of one market.
+
+    `apply` takes the journal's records one after the other.  `execute` is one command of a
+    record; it answers a refusal, and then changes nothing, or the command's answer.  `events`
+    collects what happened until somebody takes it.
+    """
+
+    def __init__(self) -> None:
+        self.rules = MarketRules(0, 0, 0, 0, 0, 1, 1, 1)
+        self.shards = 0
+        self.epoch = 0
+        self.time_us = 0
+        self.ids_high = 0  # order numbers up to this one are durable
+        self.id_base = 0  # smallest order id of this epoch
+        self.last_order_id = 0
+        self.last_deal_id = 0
+        self.orders: dict[int, Order] = {}
+        self.newest_of_user: dict[int, Order] = {}
+        self.count_of_user: dict[int, int] = {}
+        self.sides: dict[int, BookSide] = {side: BookSide(side) for side in Side}
+        self.outboxes: list[Outbox] = []
+        self.results = Results()
+        self.events: list[Deal | OrderFinished] = []
+        self._execute: dict[type, Callable[[Any], Placed | Done | Refused]] = {
+            c.CreateMarket: self._create,
+            c.OpenEpoch: self._open_epoch,
+            c.ReserveIds: self._reserve_ids,
+            c.Place: self._place,
+            c.Cancel: self._cancel,
+            c.Forget: self._forget,
+        }
+
+    def apply(self, record: c.MarketRecord, state_hash: Callable[[Market], str]) -> None:
+        """Apply a journaled record.  An assertion fails when it was not made by this machine."""
+        self.begin(record.time_us)
+        for command in record.commands:
+            if type(command) is c.Checkpoint:
+                assert command.state_hash == state_hash(self), "replay differs from what ran"
+            else:
+                answer = self.execute(command)
+                assert type(answer) is not Refused, f"journaled but refused: {command}"
+
+    def begin(self, time_us: int) -> None:
+        """Commands from now on happen at `time_us`, which never goes back."""
+        assert time_us >= self.time_us, "record time went backwards"
+        self.time_us = time_us
+        self.results.expire(time_us)
+
+    def execute(self, command: c.MarketCommand) -> Placed | Done | Refused:
+        """Execute one command at the time of `begin`."""
+        return self._execute[type(command)](command)
+
+    def open_orders_of(self, user: int) -> Iterator[Order]:
+        """The open orders of `user`, newest first."""
+        order = self.newest_of_user.get(user)
+        while order is not None:
+            yield order
+            order = order.user_older
+
+    def holds_at(self, shard: int) -> list[int]:
+        """Flat pairs order_id, need of all open orders whose holds are at `shard`."""
+        flat: list[int] = []
+        for order in self.orders.values():
+            if shard_of(order.user, self.shards) == shard:
+                flat += (order.order_id, need_of(self.rules, order))
+        return flat
+
+    def restore_outboxes(
+        self, counts: list[tuple[int, int, int]], waiting: list[tuple[int, list[Waiting]]]
+    ) -> None:
+        """Put a snapshot's outboxes in place: (out_seq, stock, money), and (acked, entries)."""
+        for (out_seq, stock, money), (acked, entries) in zip(counts, waiting, strict=True):
+            self.outboxes.append(Outbox(out_seq, acked, (stock, money), entries))
+
+    def restore_order(self, order: Order) -> None:
+        """Put an open order of a snapshot in its place; orders come oldest first."""
+        self._rest(order)
+
+    # Commands.
+
+    def _create(self, command: c.CreateMarket) -> Done:
+        assert not self.shards, "a market is created once"
+        assert 0 < command.rules.market_no <= MARKET_NO_MAX
+        self.rules = command.rules
+        self.shards = command.shards
+        self.outboxes = [Outbox() for _ in range(command.shards)]
+        return Done()
+
+    def _open_epoch(self, command: c.OpenEpoch) -> Done:
+        assert command.epoch > self.epoch, "epochs only grow"
+        self.epoch = command.epoch
+        self.id_base = order_id_of(self.ids_high + 1, self.rules.market_no)
+        for shard, outbox in enumerate(self.outboxes):
+            outbox.add(c.OpenOrders(self.epoch, self.id_base, self.holds_at(shard)), 0, 0)
+        return Done()
+
+    def _reserve_ids(self, command: c.ReserveIds) -> Done:
+        assert self.ids_high < command.high <= ORDER_NUMBER_MAX, "order ids have run out"
+        self.ids_high = command.high
+        return Done()
+
+    def _forget(self, command: c.Forget) -> Done:
+        outbox = self.outboxes[command.shard]
+        # The live machine has forgotten on the shard's word already, and maybe more since.
+        if command.out_seq > outbox.acked:
+            outbox.forget(command.out_seq)
+        return Done()
+
+    def _place(self, command: c.Place) -> Placed | Refused:
+        put = command.put
+        if type(put) is c.PutMarket:
+            refusal = self.refusal_of_market_order(put)
+            if refusal is not None:
+                return refusal
+        # From here on the command must succeed.
+        order = self._order_of(command.order_id, put)
+        assert self.last_order_id < order.order_id, "order ids only grow"
+        assert self.id_base <= order.order_id, "an order id of an older epoch"
+        assert market_no_of(order.order_id) == self.rules.market_no
+        assert order.order_id <= order_id_of(self.ids_high, self.rules.market_no)
+        self.last_order_id = order.order_id
+        outbox = self.outboxes[shard_of(order.user, self.shards)]
+        unused = need_of(self.rules, order)
+        for found in match(order, self.sides[3 - order.side]):
+            unused -= self._deal(order, found)
+        if order.left and order.type == OrderType.LIMIT:
+            unused -= need_of(self.rules, order)
+            self._rest(order)
+        else:
+            self._finished(order)
+        if unused:
+            outbox.add(c.Release(order.order_id, unused), 0, 0)
+        answer = Placed(
+            order.order_id,
+            order.ctime_us,
+            order.mtime_us,
+            order.left,
+            order.deal_stock,
+            order.deal_money,
+            order.deal_fee,
+        )
+        self._record(put, answer)
+        return answer
+
+    def refusal_of_market_order(self, put: c.PutMarket) -> Refused | None:
+        """Why a market order cannot be executed now, in the order it is checked."""
+        best = self.sides[3 - put.side].best
+        if best is None:
+            return Refused(Reason.NO_ENOUGH_TRADER, "the opposite side of the book is empty")
+        least = self.rules.min_amount * (best.price if put.side == Side.BUY else 1)
+        if put.amount < least:
+            return Refused(Reason.AMOUNT_TOO_SMALL, "amount: below the market's minimum")
+        return None
+
+    def _cancel(self, command: c.Cancel) -> Done | Refused:
+        if command.order_id:
+            order = self.orders.get(command.order_id)
+            if order is None:
+                return Refused(Reason.ORDER_NOT_FOUND, f"order_id {command.order_id} is not open")
+            if order.user != command.user:
+                return Refused(Reason.USER_NOT_MATCH, f"order_id {command.order_id}")
+            orders = [order]
+        else:
+            orders = list(self.open_orders_of(command.user))
+        # From here on the command must succeed.
+        outbox = self.outboxes[shard_of(command.user, self.shards)]
+        for order in orders:
+            need = need_of(self.rules, order)
+            self.sides[order.side].remove(order)
+            self._close(order)
+            outbox.add(c.Release(order.order_id, need), 0, 0)
+        self._record(command, Done())
+        return Done()
+
+    # Parts of them.
+
+    def _order_of(self, order_id: int, put: c.PutLimit | c.PutMarket) -> Order:
+        now = self.time_us
+        if type(put) is c.PutMarket:
+            return Order(
+                order_id,
+                put.user,
+                put.side,
+                OrderType.MARKET,
+                0,
+                put.amount,
+                put.amount,
+                put.taker_fee,
+                0,
+                0,
+                0,
+                put.source,
+                now,
+                now,
+            )
+        assert type(put) is c.PutLimit
+        return Order(
+            order_id,
+            put.user,
+            put.side,
+            OrderType.LIMIT,
+            put.price,
+            put.amount,
+            put.amount,
+            put.taker_fee,
+            put.maker_fee,
+            put.ref_user,
+            put.ref_rate,
+            put.source,
+            now,
+            now,
+        )
+
+    def _deal(self, taker: Order, found: Match) -> int:
+        """Execute one match; returns what the taker's hold paid (prec_save)."""
+        maker, amount = found.maker, found.amount
+        price = maker.price
+        self.last_deal_id += 1
+        spends_money = taker.type == OrderType.MARKET and taker.side == Side.BUY
+        taker.left -= amount * price if spends_money else amount
+        self.sides[maker.side].reduce(maker, amount)
+        paid = self._leg(taker, price, amount, Role.TAKER)
+        given = self._leg(maker, price, amount, Role.MAKER)
+        for order, leg in ((taker, paid), (maker, given)):
+            if leg.referral:
+                self._refer(referral_of(order, leg))
+        if not maker.left:
+            self.sides[maker.side].remove(maker)
+            self._close(maker)
+        self.events.append(
+            Deal(
+                self.last_deal_id,
+                self.time_us,
+                taker.side,
+                price,
+                amount,
+                taker.order_id,
+                taker.user,
+                paid.fee,
+                maker.order_id,
+                maker.user,
+                given.fee,
+            )
+        )
+        return paid.debit
+
+    def _leg(self, order: Order, price: int, amount: int, role: Role) -> c.Leg:
+        leg = leg_of(self.rules, order, (self.last_deal_id, price, amount, role))
+        order.deal_stock += amount
+        order.deal_money += amount * price
+        order.deal_fee += leg.fee
+        order.mtime_us = self.time_us
+        outbox = self.outboxes[shard_of(order.user, self.shards)]
+        received = leg.credit - leg.referral
+        if order.side == Side.SELL:
+            outbox.add(leg, -leg.debit, received)
+        else:
+            outbox.add(leg, received, -leg.debit)
+        return leg
+
+    def _refer(self, referral: c.Referral) -> None:
+        outbox = self.outboxes[shard_of(referral.user, self.shards)]
+        if referral.is_stock:
+            outbox.add(referral, referral.amount, 0)
+        else:
+            outbox.add(referral, 0, referral.amount)
+
+    def _rest(self, order: Order) -> None:
+        user = order.user
+        self.sides[order.side].add(order)
+        self.orders[order.order_id] = order
+        newest = self.newest_of_user.get(user)
+        if newest is not None:
+            order.user_older = newest
+            newest.user_newer = order
+        self.newest_of_user[user] = order
+        self.count_of_user[user] = self.count_of_user.get(user, 0) + 1
+
+    def _close(self, order: Order) -> None:
+        user = order.user
+        del self.orders[order.order_id]
+        older, newer = order.user_older, order.user_newer
+        if newer is not None:
+            newer.user_older = older
+            order.user_newer = None
+        elif older is not None:
+            self.newest_of_user[user] = older
+        else:
+            del self.newest_of_user[user]
+        if older is not None:
+            older.user_newer = newer
+            order.user_older = None
+        if self.count_of_user[user] == 1:
+            del self.count_of_user[user]
+        else:
+            self.count_of_user[user] -= 1
+        self._finished(order)
+
+    def _finished(self, order: Order) -> None:
+        if order.type == OrderType.LIMIT and order.left and not order.deal_stock:
+            return  # cancelled untouched: it leaves no history
+        self.events.append(
+            OrderFinished(
+                order.order_id,
+                order.user,
+                order.side,
+                order.type,
+                order.price,
+                order.amount,
+                order.left,
+                order.taker_fee,
+                order.maker_fee,
+                order.ref_user,
+                order.ref_rate,
+                order.source,
+                order.ctime_us,
+                self.time_us,
+                order.deal_stock,
+                order.deal_money,
+                order.deal_fee,
+            )
+        )
+
+    def _record(self, command: c.PutLimit | c.PutMarket | c.Cancel, answer: Placed | Done) -> None:
+        shard = shard_of(command.user, self.shards)
+        place = (shard, self.outboxes[shard].out_seq)
+        self.results.record(command.request_id, command.stamp_ms, self.time_us, answer, place)

@@ -1,0 +1,173 @@
+"""Reception: what was promised to each request of each gateway, and what is owed to it.
+
+Separate because markets, shards and the catalog owe gateways the same: a request addressed to
+an older epoch is not looked at, one that was executed gets its recorded result, one in flight
+is joined, one that was refused is refused again, and one whose deadline has passed is dropped.
+It must not know what any command does.
+
+A refusal with SERVICE_UNAVAILABLE binds one attempt (peer and token) until its deadline, for the
+client may freely send again; any other refusal binds the request for as long as its result
+would be remembered.  Both bind within one epoch only, which is why requests name the epoch.
+Source: ARCHITECTURE.md, recorded results and sticky refusals.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from excore_ray.core import commands as c
+from excore_ray.core.messages import Answer, Ask, Batch, Replies, Reply, Request, Stale
+from excore_ray.core.reasons import Reason, Refused
+from excore_ray.core.results import Result, Results
+from excore_ray.core.turns import Send, Superseded
+
+REFUSALS_MAX = 500_000
+DEADLINE_SLACK_US = 10_000_000  # a doubled message is not expected later than this
+
+ExecutedAsk = (c.PutLimit | c.PutMarket | c.Cancel | c.Update) | (
+    c.AddAsset | c.RenameAsset | c.AddMarket | c.RenameMarket | c.AddKey | c.RevokeKey
+)
+_EXECUTED = frozenset(
+    {c.PutLimit, c.PutMarket, c.Cancel, c.Update}
+    | {c.AddAsset, c.RenameAsset, c.AddMarket, c.RenameMarket, c.AddKey, c.RevokeKey}
+)
+
+
+class Inflight:
+    """A request that is being executed, and everybody who waits for its answer."""
+
+    __slots__ = ("ask", "deadline_us", "waiters")
+
+    def __init__(self, ask: ExecutedAsk, deadline_us: int, peer: str, token: int) -> None:
+        self.ask = ask
+        self.deadline_us = deadline_us
+        self.waiters = [(peer, token)]
+
+
+class Reception:
+    """The gateways' side of one actor in one epoch.
+
+    refusals_max bounds the remembered refusals: beyond it a request is dropped unanswered, and
+    its gateway answers that it does not know.
+    """
+
+    def __init__(self, results: Results, refusals_max: int = REFUSALS_MAX) -> None:
+        self.epoch = 0
+        self.inflight: dict[bytes, Inflight] = {}
+        self._results = results
+        self._refusals_max = refusals_max
+        self._refusals: dict[tuple[bytes, str, int], tuple[int, Refused]] = {}
+        self._expiries: dict[bool, deque[tuple[int, tuple[bytes, str, int]]]] = {
+            True: deque(),
+            False: deque(),
+        }
+        self._replies: dict[str, list[Reply]] = {}
+        self._stale: dict[str, list[int]] = {}
+
+    def check_epoch(self, batch: Batch) -> None:
+        """Raises Superseded when the batch shows a newer epoch than ours."""
+        if batch.epoch > self.epoch:
+            raise Superseded(f"a gateway knows epoch {batch.epoch}, this is {self.epoch}")
+
+    def admit(
+        self, peer: str, batch_epoch: int, request: Request, now_us: int
+    ) -> Inflight | Result | None:
+        """A new request to execute, the result of an executed one, or None when it is dealt with.
+
+        A request to execute stays in `inflight` until `answer` or `refuse` is called for it.
+        """
+        ask = request.ask
+        assert type(ask) in _EXECUTED
+        request_id = ask.request_id  # type: ignore[union-attr]
+        result = self._results.get(request_id)
+        if result is not None:
+            return result
+        if batch_epoch != self.epoch:
+            self._stale.setdefault(peer, []).append(request.token)
+            return None
+        found = self.inflight.get(request_id)
+        if found is not None:
+            if (peer, request.token) not in found.waiters:
+                found.waiters.append((peer, request.token))
+            return None
+        refused = self._refusal(request_id, peer, request.token)
+        if refused is not None:
+            self.reply(peer, request.token, refused)
+            return None
+        if request.deadline_us <= now_us or len(self._refusals) >= self._refusals_max:
+            return None
+        inflight = Inflight(ask, request.deadline_us, peer, request.token)  # type: ignore[arg-type]
+        stamp_us = inflight.ask.stamp_ms * 1000
+        self.inflight[request_id] = inflight
+        if stamp_us and now_us - stamp_us > c.STAMP_AGE_MAX_US:
+            too_old = Refused(Reason.AUTHENTICATION_FAILED, "TIMESTAMP: over 60 s ago")
+            self.refuse(inflight, too_old, now_us)
+            return None
+        return inflight
+
+    def answer(self, inflight: Inflight, answer: Answer) -> None:
+        """Tell everybody who waits for it; the request's result is recorded elsewhere."""
+        del self.inflight[inflight.ask.request_id]
+        for peer, token in inflight.waiters:
+            self.reply(peer, token, answer)
+
+    def refuse(self, inflight: Inflight, refused: Refused, now_us: int) -> None:
+        """Tell everybody who waits for it, and tell the same again if asked again."""
+        request_id = inflight.ask.request_id
+        waiters = inflight.waiters
+        if refused.reason == Reason.SERVICE_UNAVAILABLE:
+            until_us = inflight.deadline_us + DEADLINE_SLACK_US
+            for peer, token in waiters:
+                self._remember((request_id, peer, token), (until_us, refused), plain=True)
+        else:
+            stamped = bool(inflight.ask.stamp_ms)
+            kept_us = c.RESULT_KEPT_STAMPED_US if stamped else c.RESULT_KEPT_US
+            until_us = now_us + kept_us
+            self._remember((request_id, "", 0), (until_us, refused), plain=not stamped)
+        self.answer(inflight, refused)
+
+    def reply(self, peer: str, token: int, answer: Answer) -> None:
+        """Answer one attempt of one gateway when the turn's records are durable."""
+        replies = self._replies.get(peer)
+        if replies is None:
+            self._replies[peer] = [Reply(token, answer)]
+        else:
+            replies.append(Reply(token, answer))
+
+    def expire(self, now_us: int) -> None:
+        """Forget refusals whose time is over."""
+        for queue in self._expiries.values():
+            while queue and queue[0][0] <= now_us:
+                _, key = queue.popleft()
+                found = self._refusals.get(key)
+                if found is not None and found[0] <= now_us:
+                    del self._refusals[key]
+
+    def take_sends(self) -> list[Send]:
+        """The replies of this turn, one message a gateway."""
+        sends: list[Send] = [
+            (peer, Replies(self.epoch, replies)) for peer, replies in self._replies.items()
+        ]
+        for peer, tokens in self._stale.items():
+            sends.append((peer, Stale(self.epoch, tokens)))
+        self._replies = {}
+        self._stale = {}
+        return sends
+
+    def _refusal(self, request_id: bytes, peer: str, token: int) -> Refused | None:
+        refusals = self._refusals
+        if not refusals:
+            return None
+        found = refusals.get((request_id, "", 0)) or refusals.get((request_id, peer, token))
+        return found[1] if found is not None else None
+
+    def _remember(
+        self, key: tuple[bytes, str, int], refusal: tuple[int, Refused], plain: bool
+    ) -> None:
+        self._refusals[key] = refusal
+        self._expiries[plain].append((refusal[0], key))
+
+
+def is_executed(ask: Ask) -> bool:
+    """Whether `ask` changes something, and so carries a request id."""
+    return type(ask) in _EXECUTED

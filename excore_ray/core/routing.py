@@ -1,0 +1,202 @@
+"""Router: what a gateway has asked of which actor, until it is answered or given up.
+
+Separate from `exchange.py`, which owns the connections, because batching, resending and what to
+believe are rules.  It must not know HTTP, sockets or clocks.
+
+Requests gather while the last batch is on its way; a batch is on its way until the actor has
+taken it in.  A refusal is believed only from the newest epoch the request was sent to: an older
+incarnation does not know what a newer one has done with it.
+Source: ARCHITECTURE.md, recorded results and sticky refusals.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+import msgspec
+
+from excore_ray.core.messages import Answer, Ask, Batch, Replies, Request, Stale, Taken, WireMessage
+from excore_ray.core.reasons import Reason, Refused
+from excore_ray.core.turns import Send
+
+
+class RouterLimits(msgspec.Struct, frozen=True):
+    """Times in microseconds.
+
+    deadline_us: after it a request is given up.  resend_us: silence after which a request is
+    sent again over a standing connection.  batch_max: requests in one batch.  waiting_max:
+    requests waiting at one actor; beyond it they are refused with SERVICE_UNAVAILABLE.
+    """
+
+    deadline_us: int = 10_000_000
+    resend_us: int = 3_000_000
+    batch_max: int = 1_000
+    waiting_max: int = 20_000
+
+
+class Pending:
+    """One request until it is answered.  tried: the newest epoch it was sent to, -1 for none."""
+
+    __slots__ = ("answered", "ask", "deadline_us", "deliver", "queued", "sent_us", "token", "tried")
+
+    def __init__(
+        self, token: int, ask: Ask, deadline_us: int, deliver: Callable[[Answer], None]
+    ) -> None:
+        self.token = token
+        self.ask = ask
+        self.deadline_us = deadline_us
+        self.deliver = deliver
+        self.tried = -1
+        self.sent_us = 0
+        self.queued = True
+        self.answered = False
+
+
+class Route:
+    """The requests waiting at one actor, oldest first.
+
+    queue: to be sent.  unanswered: all of them by token.  untaken: a batch is on its way.
+    """
+
+    __slots__ = ("connected", "epoch", "queue", "taken_us", "unanswered", "untaken")
+
+    def __init__(self) -> None:
+        self.epoch = 0
+        self.queue: deque[Pending] = deque()
+        self.unanswered: dict[int, Pending] = {}
+        self.untaken = False
+        self.taken_us = 0  # when the batch on its way was sent
+        self.connected = False
+
+
+class Router:
+    """All requests of one gateway.  Feed `ask` and `receive`, send what `flush` returns."""
+
+    def __init__(self, limits: RouterLimits) -> None:
+        self.limits = limits
+        self.routes: dict[str, Route] = {}
+        self._token = 0
+        self._ready: dict[str, None] = {}  # actors with something to send, in order
+
+    def ask(self, actor: str, ask: Ask, deliver: Callable[[Answer], None], now_us: int) -> None:
+        """Have `actor` answer `ask`; `deliver` is called once, maybe before this returns."""
+        route = self.route(actor)
+        if len(route.unanswered) >= self.limits.waiting_max:
+            deliver(_OVERLOADED)
+            return
+        self._token += 1
+        pending = Pending(self._token, ask, now_us + self.limits.deadline_us, deliver)
+        route.unanswered[pending.token] = pending
+        route.queue.append(pending)
+        self._ready[actor] = None
+
+    def route(self, actor: str) -> Route:
+        """The route to `actor`, made when there is none."""
+        route = self.routes.get(actor)
+        if route is None:
+            route = self.routes[actor] = Route()
+        return route
+
+    def connected(self, actor: str) -> None:
+        """A new connection: what is unanswered is sent again, in its order."""
+        route = self.route(actor)
+        route.connected = True
+        route.untaken = False
+        self._requeue(actor, route, list(route.unanswered.values()))
+
+    def disconnected(self, actor: str) -> None:
+        """The connection is gone: requests wait for the next one."""
+        self.route(actor).connected = False
+
+    def receive(self, actor: str, message: WireMessage) -> None:
+        """Take in what `actor` says."""
+        route = self.route(actor)
+        if type(message) is Replies:
+            route.epoch = max(route.epoch, message.epoch)
+            for reply in message.replies:
+                self._answered(route, message.epoch, reply.token, reply.answer)
+        elif type(message) is Taken:
+            route.untaken = False
+            if route.queue:
+                self._ready[actor] = None
+        elif type(message) is Stale:
+            route.epoch = max(route.epoch, message.epoch)
+            found = [route.unanswered.get(token) for token in message.tokens]
+            again = [p for p in found if p is not None and p.tried < route.epoch]
+            self._requeue(actor, route, again)
+
+    def flush(self, now_us: int) -> list[Send]:
+        """The batches that may leave now."""
+        sends: list[Send] = []
+        for actor in list(self._ready):
+            route = self.routes[actor]
+            if route.untaken or not route.connected:
+                continue
+            requests = self._gather(route, now_us)
+            if requests:
+                sends.append((actor, Batch(route.epoch, requests)))
+                route.untaken = True
+                route.taken_us = now_us
+            del self._ready[actor]
+        return sends
+
+    def tick(self, now_us: int) -> None:
+        """Give up what is past its deadline and send again what has met silence."""
+        for actor, route in self.routes.items():
+            silent_us = now_us - self.limits.resend_us
+            if route.untaken and route.taken_us <= silent_us:
+                route.untaken = False
+            again: list[Pending] = []
+            for pending in list(route.unanswered.values()):
+                if pending.deadline_us <= now_us:
+                    unsent = pending.tried < 0
+                    self._deliver(route, pending, _UNSENT if unsent else _UNKNOWN)
+                elif not pending.queued and pending.sent_us <= silent_us:
+                    again.append(pending)
+            self._requeue(actor, route, again)
+
+    def _gather(self, route: Route, now_us: int) -> list[Request]:
+        requests: list[Request] = []
+        queue = route.queue
+        while queue and len(requests) < self.limits.batch_max:
+            pending = queue.popleft()
+            if pending.answered:
+                continue
+            pending.queued = False
+            pending.tried = max(pending.tried, route.epoch)
+            pending.sent_us = now_us
+            requests.append(Request(pending.token, pending.deadline_us, pending.ask))
+        return requests
+
+    def _requeue(self, actor: str, route: Route, again: list[Pending]) -> None:
+        """Put requests back before those that were never sent, all in the order of asking."""
+        added = [pending for pending in again if not pending.queued]
+        for pending in added:
+            pending.queued = True
+        if added:
+            waiting = [*added, *route.queue]
+            waiting.sort(key=_token_of)
+            route.queue = deque(waiting)
+        if route.queue:
+            self._ready[actor] = None
+
+    def _answered(self, route: Route, epoch: int, token: int, answer: Answer) -> None:
+        pending = route.unanswered.get(token)
+        if pending is None or (type(answer) is Refused and epoch < pending.tried):
+            return
+        self._deliver(route, pending, answer)
+
+    def _deliver(self, route: Route, pending: Pending, answer: Answer) -> None:
+        del route.unanswered[pending.token]
+        pending.answered = True
+        pending.deliver(answer)
+
+
+def _token_of(pending: Pending) -> int:
+    return pending.token
+
+
+_OVERLOADED = Refused(Reason.SERVICE_UNAVAILABLE, "too many requests are waiting")
+_UNSENT = Refused(Reason.SERVICE_UNAVAILABLE, "the actor could not be reached")
+_UNKNOWN = Refused(Reason.SERVICE_TIMEOUT, "no answer in time; it may or may not have happened")

@@ -1,0 +1,378 @@
+"""Sequencer: decides what becomes a record of a market, and what the market says to whom.
+
+Separate from `market.py` because everything here is forgotten when the actor dies: orders
+between arrival and commit, reservations asked for and given up, replies that wait for shards.
+It must not know sockets, journals or clocks: messages and the time come in, a Turn goes out.
+
+Orders are executed in the order they arrived, each when its funds are granted; one whose shard
+stays silent is given up so that the rest can go on.
+Source: ARCHITECTURE.md, the two-phase reservation protocol.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from excore_ray.core import commands as c
+from excore_ray.core import messages as m
+from excore_ray.core.desk import Desk
+from excore_ray.core.market import IDS_PER_BLOCK, Market
+from excore_ray.core.orders import Side, market_no_of, order_id_of
+from excore_ray.core.reads import answer_market_query
+from excore_ray.core.reasons import Reason, Refused
+from excore_ray.core.reception import Inflight
+from excore_ray.core.results import Result
+from excore_ray.core.sharding import shard_of
+from excore_ray.core.shardlink import Owed, Reply, SequencerLimits, ShardLink, shard_name
+from excore_ray.core.turns import Send, Superseded, Turn
+
+
+class Waiting:
+    """An order or cancel between arrival and its decision."""
+
+    __slots__ = ("asked_us", "inflight", "order_id", "ready", "refused", "shard")
+
+    def __init__(self, inflight: Inflight, order_id: int, shard: int, asked_us: int) -> None:
+        self.inflight = inflight
+        self.order_id = order_id  # 0 for a cancel
+        self.shard = shard
+        self.asked_us = asked_us
+        self.ready = not order_id
+        self.refused = False
+
+
+class Sequencer(Desk):
+    """One incarnation of a market.  Feed `receive`, call `turn`, obey what it returns."""
+
+    def __init__(self, market: Market, limits: SequencerLimits) -> None:
+        super().__init__(market, c.MarketRecord)
+        self.market = market
+        self.limits = limits
+        self.links = [ShardLink(shard) for shard in range(market.shards)]
+        self._asked: dict[int, Waiting] = {}  # order_id -> asked of its shard, undecided
+        self._queue: deque[Waiting] = deque()  # in order of arrival
+        self._late: deque[Owed] = deque()  # replies to send when due, whoever is missing
+        self._next_number = 0
+        self._forgotten = [box.acked for box in market.outboxes]
+
+    def open(self, now_us: int, create: c.CreateMarket | None) -> Turn:
+        """The first turn of an incarnation: nothing may be received before it is durable.
+
+        create: the market's definition when its journal is empty.
+        """
+        self.now_us = now_us
+        if create is not None:
+            self.run(create)
+            self.links = [ShardLink(shard) for shard in range(create.shards)]
+            self._forgotten = [0] * create.shards
+        self.open_epoch()
+        self._next_number = self.market.ids_high + 1
+        self.run(c.ReserveIds(self.market.ids_high + IDS_PER_BLOCK))
+        return self._finish()
+
+    def connected(self, shard: int) -> None:
+        """A new connection to `shard`: whatever it may have missed is sent again."""
+        self.links[shard].restart()
+        self._ask_again(self.links[shard])
+
+    def turn(self, now_us: int, checkpoint: bool = False) -> Turn:
+        """Decide what can be decided and say what is to be said.
+
+        checkpoint: journal the state_hash before anything else.
+        """
+        self.now_us = now_us
+        if checkpoint:
+            self.checkpoint()
+        self._give_up()
+        self._advance()
+        for link in self.links:
+            if now_us - link.asked_us >= self.limits.resend_us:
+                self._ask_again(link)
+        self._release_late()
+        self.answer_reads()
+        self._forget()
+        return self._finish()
+
+    @property
+    def busy(self) -> bool:
+        """Whether something waits for a shard or for time, so that turns must go on."""
+        return bool(self._asked or self._queue or self.reception.inflight or self._late) or any(
+            link.owes(box) for link, box in zip(self.links, self.market.outboxes, strict=True)
+        )
+
+    # Gateways.
+
+    def admit(self, inflight: Inflight) -> None:
+        """Reserve for an order, or queue a cancel, or refuse."""
+        ask = inflight.ask
+        if len(self._queue) >= self.limits.queue_max:
+            self.refuse(inflight, Refused(Reason.SERVICE_UNAVAILABLE, "the market is overloaded"))
+        elif len(self.market.results) >= self.limits.results_max:
+            self.refuse(inflight, Refused(Reason.SERVICE_UNAVAILABLE, "too many fresh results"))
+        elif type(ask) is c.Cancel:
+            self._queue.append(Waiting(inflight, 0, 0, self.now_us))
+            if len(self._queue) == 1:
+                self._advance()
+        elif type(ask) is c.PutLimit or type(ask) is c.PutMarket:
+            refused = self._refusal_of_put(ask)
+            if refused is not None:
+                self.refuse(inflight, refused)
+            else:
+                self._reserve(inflight, ask)
+        else:
+            self.refuse_foreign(inflight)
+
+    def _refusal_of_put(self, put: c.PutLimit | c.PutMarket) -> Refused | None:
+        """What can be refused without asking for funds, in the order it is checked."""
+        if put.side not in (Side.SELL, Side.BUY):
+            return Refused(Reason.INVALID_SIDE, f"side {put.side}")
+        if put.amount <= 0:
+            return Refused(Reason.INVALID_ARGUMENT, "amount: not above 0")
+        if type(put) is c.PutLimit:
+            if put.price <= 0:
+                return Refused(Reason.INVALID_ARGUMENT, "price: not above 0")
+            if put.amount < self.market.rules.min_amount:
+                return Refused(Reason.AMOUNT_TOO_SMALL, "amount: below the market's minimum")
+        if self.links[shard_of(put.user, self.market.shards)].silent:
+            return Refused(Reason.SERVICE_UNAVAILABLE, "the user's accounts do not answer")
+        return None
+
+    def _reserve(self, inflight: Inflight, put: c.PutLimit | c.PutMarket) -> None:
+        if self._next_number > self.market.ids_high:
+            self.run(c.ReserveIds(self.market.ids_high + IDS_PER_BLOCK))
+        order_id = order_id_of(self._next_number, self.market.rules.market_no)
+        self._next_number += 1
+        shard = shard_of(put.user, self.market.shards)
+        waiting = Waiting(inflight, order_id, shard, self.now_us)
+        self._asked[order_id] = waiting
+        self._queue.append(waiting)
+        self._ask(waiting)
+
+    def _ask(self, waiting: Waiting) -> None:
+        put = waiting.inflight.ask
+        assert type(put) is c.PutLimit or type(put) is c.PutMarket
+        rules = self.market.rules
+        limit = type(put) is c.PutLimit
+        if put.side == Side.SELL:
+            asset, amount = rules.stock_id, put.amount * rules.stock_unit
+        else:
+            price = put.price if type(put) is c.PutLimit else 1
+            asset, amount = rules.money_id, put.amount * price * rules.money_unit
+        hold = c.Hold(waiting.order_id, put.user, asset, amount, limit)
+        self.links[waiting.shard].reserves.append(hold)
+
+    def _ask_again(self, link: ShardLink) -> None:
+        link.asked_us = self.now_us
+        unasked = {hold.order_id for hold in link.reserves}
+        for order_id, waiting in self._asked.items():
+            mine = waiting.shard == link.shard and not waiting.ready
+            if mine and order_id not in unasked:
+                self._ask(waiting)
+
+    def repeat(self, peer: str, token: int, result: Result) -> None:
+        """Answer a request that was executed, once its own shard has everything up to now.
+
+        Waiting for the newest entry, not the result's own, keeps the waiting line in order.
+        """
+        box = self.market.outboxes[result.shard]
+        if box.acked >= result.out_seq:
+            self.reception.reply(peer, token, result.answer)
+            return
+        owed = Owed((peer, token), result.answer, result.shard)
+        owed.missing = 1
+        self.links[result.shard].owed.append((box.out_seq, owed))
+
+    def read(self, ask: m.Ask) -> m.Answer:
+        """Answer a question about the book, or how the market is."""
+        if type(ask) is m.AskHolds:
+            return self._holds(ask.shard)
+        if type(ask) is m.AskStatus:
+            return self._status()
+        return answer_market_query(self.market, ask)
+
+    # Shards.
+
+    def hear(self, peer: str, message: m.WireMessage) -> None:
+        """Take in what a shard says."""
+        if type(message) is not m.ToMarket:
+            return
+        if message.epoch > self.market.epoch:
+            raise Superseded(f"shard {message.shard} knows epoch {message.epoch}")
+        if not 0 <= message.shard < len(self.links):
+            return
+        link = self.links[message.shard]
+        link.silent = False
+        for order_id in message.granted:
+            self._granted(link, order_id)
+        for order_id in message.inquiries:
+            self._granted(link, order_id)
+        for order_id in message.denied:
+            self._denied(order_id)
+        for order_id in message.aborted:
+            self._aborted(link, order_id)
+        box = self.market.outboxes[message.shard]
+        if message.applied > box.acked and message.epoch == self.market.epoch:
+            box.forget(message.applied)
+            link.progressed(self.now_us)
+            self._settled(link, message.applied)
+
+    def _granted(self, link: ShardLink, order_id: int) -> None:
+        waiting = self._asked.get(order_id)
+        if waiting is not None:
+            waiting.ready = True
+        elif order_id in self.market.orders:
+            link.confirms.append(order_id)
+        elif market_no_of(order_id) == self.market.rules.market_no:
+            self._abort(link, order_id, None)
+
+    def _denied(self, order_id: int) -> None:
+        waiting = self._asked.get(order_id)
+        if waiting is None or waiting.ready:
+            return
+        del self._asked[order_id]
+        waiting.ready = waiting.refused = True
+        detail = "less is available than the order needs"
+        self.refuse(waiting.inflight, Refused(Reason.BALANCE_NOT_ENOUGH, detail))
+
+    def _abort(self, link: ShardLink, order_id: int, reply: Reply | None) -> None:
+        box = self.market.outboxes[link.shard]
+        link.abort(order_id, box.out_seq, reply)
+
+    def _aborted(self, link: ShardLink, order_id: int) -> None:
+        reply = link.aborted(order_id)
+        if reply is not None:
+            inflight, refused = reply
+            self.refuse(inflight, refused)
+
+    def _settled(self, link: ShardLink, applied: int) -> None:
+        owed_queue = link.owed
+        while owed_queue and owed_queue[0][0] <= applied:
+            _, owed = owed_queue.popleft()
+            owed.missing -= 1
+            if link.shard == owed.own:
+                owed.own_seen = True
+            if not owed.missing or (owed.own_seen and 0 < owed.due_us <= self.now_us):
+                self._pay(owed)
+
+    # Decisions.
+
+    def _advance(self) -> None:
+        """Execute what stands at the head of the queue and is decided."""
+        queue = self._queue
+        while queue and queue[0].ready:
+            waiting = queue.popleft()
+            if waiting.refused:
+                continue
+            if waiting.order_id:
+                del self._asked[waiting.order_id]
+            self._commit(waiting)
+
+    def _commit(self, waiting: Waiting) -> None:
+        inflight = waiting.inflight
+        ask = inflight.ask
+        before = [box.out_seq for box in self.market.outboxes]
+        command: c.Place | c.Cancel
+        if type(ask) is c.Cancel:
+            command = ask
+        else:
+            assert type(ask) is c.PutLimit or type(ask) is c.PutMarket
+            command = c.Place(waiting.order_id, ask)
+        answer = self.run(command)
+        if type(answer) is Refused:
+            if waiting.order_id:
+                self._abort(self.links[waiting.shard], waiting.order_id, (inflight, answer))
+            else:
+                self.refuse(inflight, answer)
+            return
+        owed = Owed(inflight, answer, shard_of(ask.user, self.market.shards))
+        for shard, box in enumerate(self.market.outboxes):
+            if box.out_seq != before[shard]:
+                owed.missing += 1
+                self.links[shard].owed.append((box.out_seq, owed))
+                if shard != owed.own and not owed.due_us:
+                    owed.due_us = self.now_us + self.limits.others_wait_us
+        if before[owed.own] == self.market.outboxes[owed.own].out_seq:
+            owed.own_seen = True
+        if not owed.missing:
+            self._pay(owed)
+        elif owed.due_us:
+            self._late.append(owed)
+
+    def _pay(self, owed: Owed) -> None:
+        to, owed.to = owed.to, None
+        if type(to) is Inflight:
+            self.reception.answer(to, owed.answer)
+        elif type(to) is tuple:
+            self.reception.reply(to[0], to[1], owed.answer)
+
+    def _release_late(self) -> None:
+        """Send the replies that have waited long enough for shards of others."""
+        late = self._late
+        while late and late[0].due_us <= self.now_us:
+            owed = late.popleft()
+            if owed.own_seen:
+                self._pay(owed)
+
+    def _give_up(self) -> None:
+        """Give up orders whose shard has been silent for too long."""
+        started_us = self.now_us - self.limits.reserve_timeout_us
+        for waiting in self._queue:
+            if waiting.asked_us > started_us:
+                break
+            if not waiting.order_id or waiting.ready:
+                continue
+            waiting.ready = waiting.refused = True
+            del self._asked[waiting.order_id]
+            link = self.links[waiting.shard]
+            link.silent = True
+            self._abort(link, waiting.order_id, None)
+            detail = "the user's accounts did not answer in time"
+            self.refuse(waiting.inflight, Refused(Reason.SERVICE_UNAVAILABLE, detail))
+
+    # Turn.
+
+    def _forget(self) -> None:
+        """Tell replays which entries need not be offered again, when much has been applied."""
+        for shard, box in enumerate(self.market.outboxes):
+            if box.acked - self._forgotten[shard] >= self.limits.forget_every:
+                self._forgotten[shard] = box.acked
+                self.run(c.Forget(shard, box.acked))
+
+    def low(self) -> int:
+        """The smallest undecided order id."""
+        for waiting in self._queue:
+            if waiting.order_id and not waiting.refused:
+                return waiting.order_id
+        return order_id_of(self._next_number, self.market.rules.market_no)
+
+    def _finish(self) -> Turn:
+        sends: list[Send] = []
+        header = (self.market.rules.market_no, self.market.epoch, self.low())
+        for link, box in zip(self.links, self.market.outboxes, strict=True):
+            message = link.gather(header, box, self.now_us, self.limits)
+            if message is not None:
+                sends.append((shard_name(link.shard), message))
+        return self.close(sends)
+
+    def _holds(self, shard: int) -> m.MarketHolds:
+        undecided = [i for i, waiting in self._asked.items() if waiting.shard == shard]
+        undecided += self.links[shard].aborting
+        boxes = self.market.outboxes
+        emitted = [(box.stock, box.money) for box in boxes]
+        return m.MarketHolds(
+            self.low(), boxes[shard].out_seq, undecided, self.market.holds_at(shard), emitted
+        )
+
+    def _status(self) -> m.Status:
+        market = self.market
+        facts = {
+            "orders": len(market.orders),
+            "deals": market.last_deal_id,
+            "last_order_id": market.last_order_id,
+            "queue": len(self._queue),
+            "results": len(market.results),
+            "lag_entries": max((box.out_seq - box.acked for box in market.outboxes), default=0),
+            "shards_silent": sum(link.silent for link in self.links),
+            "time_us": market.time_us,
+        }
+        return m.Status(f"market-{market.rules.market_no}", market.epoch, 0, facts)

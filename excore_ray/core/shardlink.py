@@ -1,0 +1,147 @@
+"""ShardLink: what a market has said to one shard, and what waits for the shard's word.
+
+Separate because loss, doubling and silence are one shard's matter: all that is here can be said
+again at any time, and is, until the shard answers.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import msgspec
+
+from excore_ray.core import commands as c
+from excore_ray.core import messages as m
+from excore_ray.core.outbox import Outbox
+from excore_ray.core.reasons import Refused
+from excore_ray.core.reception import Inflight
+
+
+class SequencerLimits(msgspec.Struct, frozen=True):
+    """What a market bounds.  Times in microseconds.
+
+    queue_max: orders between arrival and commit; results_max: remembered results; beyond
+    either a request is refused with SERVICE_UNAVAILABLE.  entries_per_send_max: entries sent to
+    a shard and not yet acknowledged.  forget_every: entries applied between two Forget commands.
+    """
+
+    reserve_timeout_us: int = 1_000_000
+    others_wait_us: int = 250_000
+    resend_us: int = 300_000
+    heartbeat_us: int = 1_000_000
+    queue_max: int = 50_000
+    results_max: int = 3_000_000
+    entries_per_send_max: int = 8_192
+    forget_every: int = 1_024
+
+
+Reply = tuple[Inflight, Refused]
+
+
+def shard_name(shard: int) -> str:
+    """The name of a shard's actor and stream."""
+    return f"ledger-{shard}"
+
+
+class Owed:
+    """A reply that is executed and waits until shards have applied its entries.
+
+    to: the request, or one attempt of an executed one, or None once it is answered.
+    own: the caller's shard.  due_us: when to stop waiting for others, 0 for never.
+    """
+
+    __slots__ = ("answer", "due_us", "missing", "own", "own_seen", "to")
+
+    def __init__(self, to: Inflight | tuple[str, int], answer: m.Answer, own: int) -> None:
+        self.to: Inflight | tuple[str, int] | None = to
+        self.answer = answer
+        self.own = own
+        self.own_seen = False
+        self.missing = 0
+        self.due_us = 0
+
+
+class ShardLink:
+    """One market's side of its talk with one shard.
+
+    silent: a reservation has timed out and nothing was heard since.  reserves, confirms: to be
+    said in this turn.  owed: replies by the entry they wait for, in order.
+    """
+
+    __slots__ = (
+        "_aborts_unsaid",
+        "_said_us",
+        "_sent",
+        "_sent_us",
+        "aborting",
+        "asked_us",
+        "confirms",
+        "owed",
+        "reserves",
+        "shard",
+        "silent",
+    )
+
+    def __init__(self, shard: int) -> None:
+        self.shard = shard
+        self.silent = False
+        self.reserves: list[c.Hold] = []
+        self.confirms: list[int] = []
+        self.aborting: dict[int, tuple[int, Reply | None]] = {}
+        self.owed: deque[tuple[int, Owed]] = deque()
+        self.asked_us = 0  # when the undecided reservations were last asked for again
+        self._aborts_unsaid: list[int] = []
+        self._sent = 0  # newest entry sent
+        self._sent_us = 0  # when an entry or an abort was last sent, or entries were acknowledged
+        self._said_us = 0  # when anything was last sent
+
+    def restart(self) -> None:
+        """Whatever was said may be lost: say it all again."""
+        self._sent = 0
+        self._aborts_unsaid = list(self.aborting)
+
+    def abort(self, order_id: int, after_out_seq: int, reply: Reply | None) -> None:
+        """Have the shard void `order_id` once it has applied `after_out_seq`; then reply."""
+        if order_id not in self.aborting:
+            self.aborting[order_id] = (after_out_seq, reply)
+            self._aborts_unsaid.append(order_id)
+
+    def aborted(self, order_id: int) -> Reply | None:
+        """The shard has voided `order_id` durably: the reply that waited for it, if any."""
+        found = self.aborting.pop(order_id, None)
+        return found[1] if found is not None else None
+
+    def progressed(self, now_us: int) -> None:
+        """The shard has acknowledged entries, so what follows them need not be sent again yet."""
+        self._sent_us = now_us
+
+    def owes(self, box: Outbox) -> bool:
+        """Whether anything here waits for the shard."""
+        return bool(self.aborting or self.owed or box.acked < box.out_seq)
+
+    def gather(
+        self, header: tuple[int, int, int], box: Outbox, now_us: int, limits: SequencerLimits
+    ) -> m.ToShard | None:
+        """All there is to say now, or None.  header: (market_no, epoch, low)."""
+        if now_us - self._sent_us >= limits.resend_us and (self.aborting or box.acked < self._sent):
+            self.restart()
+        self._sent = max(self._sent, box.acked)
+        room = limits.entries_per_send_max - (self._sent - box.acked)
+        entries, emitted = box.after(self._sent, max(room, 0))
+        aborts: list[int] = []
+        for order_id in self._aborts_unsaid:
+            if order_id in self.aborting:
+                aborts += (order_id, self.aborting[order_id][0])
+        something = entries or aborts or self.reserves or self.confirms
+        if not something and now_us - self._said_us < limits.heartbeat_us:
+            return None
+        if entries or aborts:
+            self._sent_us = now_us
+        first = self._sent + 1
+        message = m.ToShard(*header, self.reserves, aborts, self.confirms, first, entries, emitted)
+        self._sent += len(entries)
+        self._said_us = now_us
+        self._aborts_unsaid = []
+        self.reserves = []
+        self.confirms = []
+        return message

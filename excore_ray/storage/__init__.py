@@ -1,0 +1,1 @@
+"""The durable side: the journal port, its implementations, and snapshots."""
