@@ -10,6 +10,7 @@ an order costs no container of its own.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 from sortedcontainers import SortedDict
 
@@ -27,6 +28,13 @@ class Level:
         self.count = 0
         self.oldest: Order | None = None
         self.newest: Order | None = None
+
+    def __iter__(self) -> Iterator[Order]:
+        """Orders, oldest first.  The level must not change meanwhile."""
+        order = self.oldest
+        while order is not None:
+            yield order
+            order = order.newer
 
 
 class BookSide:
@@ -53,6 +61,7 @@ class BookSide:
             best = self.best
             if best is None or key < best.price * self._sign:
                 self.best = level
+        order.price = level.price  # the equal integer of the level: one in memory for all of them
         last = level.newest
         if last is None:
             level.oldest = order
@@ -98,28 +107,27 @@ class BookSide:
 
     def __iter__(self) -> Iterator[Order]:
         """Orders, best first, oldest first.  The book must not change meanwhile."""
-        for level in self._levels.values():
-            order = level.oldest
-            while order is not None:
-                yield order
-                order = order.newer
+        if self.best is None:
+            return
+        # An arriving order mostly asks for the best level alone, which needs no search.
+        yield from self.best
+        for level in islice(self._levels.values(), 1, None):
+            yield from level
 
     def page(self, offset: int, limit: int) -> list[Order]:
-        """At most `limit` orders from the `offset`-th on.  Cost: O(levels passed + limit)."""
+        """At most `limit` orders from the `offset`-th on.
+
+        Cost: O(levels passed + orders of the level it begins in + limit).
+        """
         found: list[Order] = []
         for level in self._levels.values():
             if offset >= level.count:
                 offset -= level.count
                 continue
-            order = level.oldest
-            while order is not None and len(found) < limit:
-                if offset:
-                    offset -= 1
-                else:
-                    found.append(order)
-                order = order.newer
+            found += islice(level, offset, offset + limit - len(found))
             if len(found) == limit:
                 break
+            offset = 0
         return found
 
     def depth(self, limit: int, interval: int) -> list[int]:

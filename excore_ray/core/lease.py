@@ -11,7 +11,7 @@ from __future__ import annotations
 from excore_ray.core.messages import CatalogCopy, Changed, Lease, Renew, WireMessage
 from excore_ray.core.names import Names
 
-RENEWALS_PER_LEASE = 3
+NO_VERSION = -1  # no copy is held yet
 
 
 class CatalogLease:
@@ -34,7 +34,7 @@ class CatalogLease:
             return None
         self._asked_us = now_us
         self._acknowledge = False
-        return Renew(self._names.version if self._names is not None else 0, now_us)
+        return Renew(self._names.version if self._names is not None else NO_VERSION, now_us)
 
     def receive(self, message: WireMessage) -> None:
         """Take in what the catalog says."""

@@ -160,6 +160,7 @@ class Market:
         assert order.order_id <= order_id_of(self.ids_high, self.rules.market_no)
         self.last_order_id = order.order_id
         outbox = self.outboxes[shard_of(order.user, self.shards)]
+        written = outbox.out_seq
         unused = need_of(self.rules, order)
         for found in match(order, self.sides[3 - order.side]):
             unused -= self._deal(order, found)
@@ -179,7 +180,7 @@ class Market:
             order.deal_money,
             order.deal_fee,
         )
-        self._record(put, answer)
+        self._record(put, answer, written)
         return answer
 
     def refusal_of_market_order(self, put: c.PutMarket) -> Refused | None:
@@ -204,12 +205,13 @@ class Market:
             orders = list(self.open_orders_of(command.user))
         # From here on the command must succeed.
         outbox = self.outboxes[shard_of(command.user, self.shards)]
+        written = outbox.out_seq
         for order in orders:
             need = need_of(self.rules, order)
             self.sides[order.side].remove(order)
             self._close(order)
             outbox.add(c.Release(order.order_id, need), 0, 0)
-        self._record(command, Done())
+        self._record(command, Done(), written)
         return Done()
 
     # Parts of them.
@@ -313,6 +315,10 @@ class Market:
         if newest is not None:
             order.user_older = newest
             newest.user_newer = order
+            # A user's orders are alike: what is equal is kept in memory once.
+            order.user = newest.user
+            if order.source == newest.source:
+                order.source = newest.source
         self.newest_of_user[user] = order
         self.count_of_user[user] = self.count_of_user.get(user, 0) + 1
 
@@ -361,7 +367,14 @@ class Market:
             )
         )
 
-    def _record(self, command: c.PutLimit | c.PutMarket | c.Cancel, answer: Placed | Done) -> None:
+    def _record(
+        self, command: c.PutLimit | c.PutMarket | c.Cancel, answer: Placed | Done, written: int
+    ) -> None:
+        """Remember the answer and the last entry it caused at the caller's own shard.
+
+        written: the newest entry for that shard before the command.
+        """
         shard = shard_of(command.user, self.shards)
-        place = (shard, self.outboxes[shard].out_seq)
+        out_seq = self.outboxes[shard].out_seq
+        place = (shard, out_seq if out_seq > written else 0)
         self.results.record(command.request_id, command.stamp_ms, self.time_us, answer, place)

@@ -336,7 +336,7 @@ class ToMarket(Message, frozen=True, tag="tm"):
 
 
 class Renew(Message, frozen=True, tag="rn"):
-    """A gateway asks to use its copy `version` of the catalog for another lease.
+    """A gateway asks to use its copy `version` (-1 for none) of the catalog for another lease.
 
     sent_us: the gateway's own clock at sending, returned in the answer.
     """

@@ -28,9 +28,9 @@ class Listing(msgspec.Struct, frozen=True):
     """A market with its assets looked up and the scales of its numbers worked out.
 
     money_scale: stock_prec + money_prec, the scale of amount * price, of deal_money, and of what
-    is left of a market buy.  money_limit: 10**18 at that scale.  fee_scales: scale of deal_fee by
-    side (1 sell, 2 buy), prec_save of the asset that side receives; index 0 is unused.  stock_factor:
-    10**stock_prec, which lifts money from money_prec to money_scale.
+    is left of a market buy.  money_limit: 10**18 at that scale.  stock_factor: 10**stock_prec,
+    which lifts money from money_prec to money_scale.  fee_scales: by side (1 sell, 2 buy; index
+    0 is unused) the scale of deal_fee, prec_save of the asset that side receives.
     """
 
     market: Market

@@ -145,8 +145,11 @@ class Registrar(Desk):
         until_us = self.now_us + self.limits.lease_us + self.limits.slack_us
         for gateway, renew in self._renewals:
             leases = self._leases.get(gateway, {})
-            # What it holds now it holds for certain, so nothing older is in use there.
-            kept = {v: until for v, until in leases.items() if v >= renew.version}
+            # It uses renew.version or something newer, under whatever lease it was given last.
+            kept = {v: until for v, until in leases.items() if v > renew.version}
+            older = [until for v, until in leases.items() if v <= renew.version]
+            if older:
+                kept[renew.version] = max(older)
             kept[version] = until_us
             self._leases[gateway] = kept
             copy = self.catalog.copy() if renew.version != version else None

@@ -211,7 +211,7 @@ class Sequencer(Desk):
         for order_id in message.aborted:
             self._aborted(link, order_id)
         box = self.market.outboxes[message.shard]
-        if message.applied > box.acked and message.epoch == self.market.epoch:
+        if message.applied > box.acked:
             box.forget(message.applied)
             link.progressed(self.now_us)
             self._settled(link, message.applied)

@@ -16,9 +16,7 @@ from excore_ray.core.specs import MAGNITUDE_MAX
 TEXT_LENGTH_MAX = 64
 _CACHED_MAX = 16_384  # prices, rates and amounts repeat; a cached answer costs a tenth
 
-_DECIMAL = re.compile(
-    r"([+-]?)(?:([0-9]+)(?:\.([0-9]*))?|\.([0-9]+))(?:[eE]([+-]?[0-9]{1,3}))?"
-)
+_DECIMAL = re.compile(r"([+-]?)(?:([0-9]+)(?:\.([0-9]*))?|\.([0-9]+))(?:[eE]([+-]?[0-9]{1,3}))?")
 
 
 def parse(text: object, scale: int) -> int | None:
@@ -42,7 +40,8 @@ def _parse(text: str, scale: int) -> int | None:
     fraction = fraction or only_fraction or ""
     digits = int((whole or "") + fraction)
     shift = scale - len(fraction) + (int(exponent) if exponent else 0)
-    value = digits * 10**shift if shift >= 0 else digits // 10**-shift
+    power: int = 10 ** abs(shift)
+    value = digits * power if shift >= 0 else digits // power
     if value >= MAGNITUDE_MAX * 10**scale:
         return None
     return -value if sign == "-" else value
@@ -68,7 +67,7 @@ def format_padded(value: int, scale: int) -> str:
 
 def rescale(value: int, scale: int, to_scale: int) -> int:
     """`value` at `scale` as an integer at `to_scale`, digits beyond it cut off toward zero."""
+    power: int = 10 ** abs(to_scale - scale)
     if to_scale >= scale:
-        return value * 10 ** (to_scale - scale)
-    unit = 10 ** (scale - to_scale)
-    return value // unit if value >= 0 else -(-value // unit)
+        return value * power
+    return value // power if value >= 0 else -(-value // power)

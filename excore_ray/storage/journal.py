@@ -20,6 +20,8 @@ from typing import Protocol
 
 import msgspec
 
+SNAPSHOTS_KEPT = 2  # so that one may turn out damaged
+
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
     """One record of a stream: its position from 1, the incarnation that wrote it, its bytes."""

@@ -11,17 +11,24 @@ another has replaced can still land an append that fits, and its successor is fe
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 
-from excore_ray.errors import Fenced, JournalFailed, JournalForgotten, SnapshotFailed
-from excore_ray.errors import StorageError, TruncateRefused
-from excore_ray.storage.journal import Entry, JournalStatus
+from excore_ray.errors import (
+    Fenced,
+    JournalFailed,
+    JournalForgotten,
+    SnapshotFailed,
+    StorageError,
+    TruncateRefused,
+)
+from excore_ray.storage.journal import SNAPSHOTS_KEPT, Entry, JournalStatus
 
 
 class MemoryDisk:
     """What is durable of one stream: entries, keys, snapshots, and who owns it.
 
     entries: all that were not truncated, in order.  base_seq, base_epoch: of the last entry that
-    was, 0 when none.  owner: counts the openings; the newest is the owner.
+    was, 0 when none.  owner: counts the openings, of which the newest is the owner.
     """
 
     def __init__(self, stream: str) -> None:
@@ -58,19 +65,85 @@ class MemoryDisk:
         assert len(set(keys)) == len(keys), f"stream {self.stream}: a key twice in one append"
         assert not self.keys.keys() & set(keys), f"stream {self.stream}: a key was appended before"
         # From here on the append must succeed.
-        self.entries += (Entry(seq + n, epoch, bytes(body)) for n, body in enumerate(bodies))
+        self.entries += (Entry(at, epoch, bytes(body)) for at, body in enumerate(bodies, seq))
         self.keys.update((bytes(key), seq) for key in keys)
 
+    def forget(self, up_to: int) -> None:
+        """Truncate the entries up to `up_to`, at most all of them."""
+        count = min(up_to - self.base_seq, len(self.entries))
+        if count > 0:
+            newest = self.entries[count - 1]
+            self.base_seq, self.base_epoch = newest.seq, newest.epoch
+            del self.entries[:count]
 
-class MemoryJournal:
-    """One incarnation's journal on a MemoryDisk; a Journal.  Made by open_memory()."""
+
+class MemoryReader:
+    """A MemoryDisk for everybody but its owner; a JournalReader.  Made by read_memory()."""
 
     def __init__(self, disk: MemoryDisk) -> None:
         self.stream = disk.stream
         self.disk = disk
+        self._failure: StorageError | None = None
+
+    def read(self, from_seq: int, bytes_max: int) -> list[Entry]:
+        """See JournalReader.read."""
+        self._refuse_after_failure()
+        assert from_seq >= 1, f"entries are numbered from 1, not {from_seq}"
+        if from_seq <= self.disk.base_seq:
+            raise JournalForgotten(
+                f"stream {self.stream}: entry {from_seq} was truncated;"
+                f" the oldest is {self.disk.base_seq + 1}"
+            )
+        found: list[Entry] = []
+        room = bytes_max
+        for entry in islice(self.disk.entries, from_seq - self.disk.base_seq - 1, None):
+            room -= len(entry.body)
+            if found and room < 0:
+                break
+            found.append(entry)
+        return found
+
+    def save_snapshot(self, seq: int, body: bytes) -> None:
+        """See JournalReader.save_snapshot."""
+        self._refuse_after_failure()
+        assert 1 <= seq < self.disk.next_seq, f"a snapshot of entry {seq}, which is not there"
+        if seq < self.disk.base_seq:
+            raise SnapshotFailed(f"stream {self.stream}: the entries after {seq} were truncated")
+        kept = {**self.disk.snapshots, seq: bytes(body)}
+        self.disk.snapshots = {at: kept[at] for at in sorted(kept)[-SNAPSHOTS_KEPT:]}
+
+    def load_snapshot(self) -> tuple[int, bytes] | None:
+        """See JournalReader.load_snapshot."""
+        self._refuse_after_failure()
+        return max(self.disk.snapshots.items(), default=None)
+
+    def status(self) -> JournalStatus:
+        """See JournalReader.status."""
+        self._refuse_after_failure()
+        return JournalStatus(
+            next_seq=self.disk.next_seq,
+            last_epoch=self.disk.last_epoch,
+            oldest_seq=self.disk.base_seq + 1,
+            bytes=sum(len(entry.body) for entry in self.disk.entries),
+            keys=len(self.disk.keys),
+        )
+
+    def close(self) -> None:
+        """See JournalReader.close."""
+        self._failure = JournalFailed(f"stream {self.stream}: this journal is closed")
+
+    def _refuse_after_failure(self) -> None:
+        if self._failure is not None:
+            raise type(self._failure)(str(self._failure)) from self._failure
+
+
+class MemoryJournal(MemoryReader):
+    """One incarnation's journal on a MemoryDisk; a Journal.  Made by open_memory()."""
+
+    def __init__(self, disk: MemoryDisk) -> None:
+        super().__init__(disk)
         disk.owner += 1
         self._owner = disk.owner
-        self._failure: StorageError | None = None
 
     async def append(
         self, seq: int, epoch: int, bodies: Sequence[bytes], keys: Sequence[bytes]
@@ -102,73 +175,24 @@ class MemoryJournal:
             self._failure = Fenced(f"stream {self.stream} was opened by another incarnation")
             raise self._failure
 
-    def read(self, from_seq: int, bytes_max: int) -> list[Entry]:
-        """See JournalReader.read."""
-        self._refuse_after_failure()
-        assert from_seq >= 1, f"entries are numbered from 1, not {from_seq}"
-        if from_seq <= self.disk.base_seq:
-            raise JournalForgotten(
-                f"stream {self.stream}: entry {from_seq} was truncated;"
-                f" the oldest is {self.disk.base_seq + 1}"
-            )
-        found: list[Entry] = []
-        room = bytes_max
-        for entry in self.disk.entries[from_seq - self.disk.base_seq - 1 :]:
-            room -= len(entry.body)
-            if found and room < 0:
-                break
-            found.append(entry)
-        return found
-
-    def save_snapshot(self, seq: int, body: bytes) -> None:
-        """See JournalReader.save_snapshot."""
-        self._refuse_after_failure()
-        assert 1 <= seq < self.disk.next_seq, f"a snapshot of entry {seq}, which is not there"
-        if seq < self.disk.base_seq:
-            raise SnapshotFailed(f"stream {self.stream}: the entries after {seq} were truncated")
-        kept = {**self.disk.snapshots, seq: bytes(body)}
-        self.disk.snapshots = {at: kept[at] for at in sorted(kept)[-2:]}
-
-    def load_snapshot(self) -> tuple[int, bytes] | None:
-        """See JournalReader.load_snapshot."""
-        self._refuse_after_failure()
-        return max(self.disk.snapshots.items(), default=None)
-
     def truncate(self, up_to: int) -> None:
         """See Journal.truncate."""
         self._refuse_after_failure()
         kept = sorted(self.disk.snapshots)
-        older = kept[0] if len(kept) == 2 else 0
+        older = kept[0] if len(kept) == SNAPSHOTS_KEPT else 0
         if up_to > older:
             raise TruncateRefused(
                 f"stream {self.stream}: truncating up to {up_to} goes beyond {older},"
                 " the older of the two kept snapshots"
             )
-        if (count := up_to - self.disk.base_seq) > 0:
-            self.disk.base_epoch = self.disk.entries[count - 1].epoch
-            self.disk.base_seq = up_to
-            del self.disk.entries[:count]
-
-    def status(self) -> JournalStatus:
-        """See JournalReader.status."""
-        self._refuse_after_failure()
-        return JournalStatus(
-            next_seq=self.disk.next_seq,
-            last_epoch=self.disk.last_epoch,
-            oldest_seq=self.disk.base_seq + 1,
-            bytes=sum(len(entry.body) for entry in self.disk.entries),
-            keys=len(self.disk.keys),
-        )
-
-    def close(self) -> None:
-        """See JournalReader.close."""
-        self._failure = JournalFailed(f"stream {self.stream}: this journal is closed")
-
-    def _refuse_after_failure(self) -> None:
-        if self._failure is not None:
-            raise type(self._failure)(str(self._failure)) from self._failure
+        self.disk.forget(up_to)
 
 
 def open_memory(disk: MemoryDisk) -> MemoryJournal:
     """Open `disk` as its owner: every journal opened on it before is fenced from now on."""
     return MemoryJournal(disk)
+
+
+def read_memory(disk: MemoryDisk) -> MemoryReader:
+    """Open `disk` for reading, and for saving snapshots; its owner stays the owner."""
+    return MemoryReader(disk)

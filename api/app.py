@@ -1,0 +1,142 @@
+"""App: HTTP in front of the RPC: paths, methods, the size of a body, authentication, health.
+
+Separate so that no handler knows HTTP.  POST to / or /v3sign/ is the RPC; it bypasses routing,
+which would cost more than a put's own handling.  It must not know envelopes or methods.
+
+Whatever the content type says, a body is read as JSON.  Every reply but 200 carries an error
+object.
+Source: the overview of the RPC reference.
+"""
+
+from __future__ import annotations
+
+import time
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from api.auth import ANYBODY, authenticate
+from api.calls import Caller
+from api.params import shown
+from api.ports import Exchange, Settings
+from api.replies import SUCCESS
+from api.rpc import encode_single, internal_error, respond
+from excore_ray.core.reasons import Reason, Refused
+
+RPC_PATHS = ("/", "/v3sign/")
+BODY_BYTES_MAX = 1 << 20
+_TOO_LARGE = Refused(Reason.INVALID_ARGUMENT, f"body: over {BODY_BYTES_MAX} bytes")
+_NO_CATALOG = Refused(Reason.SERVICE_UNAVAILABLE, "no valid copy of the catalog")
+_TOO_LARGE_STATUS, _NOT_FOUND_STATUS = 413, 404
+_JSON = (b"content-type", b"application/json")
+_CLOSE = (b"connection", b"close")
+
+
+def create_app(exchange: Exchange, settings: Settings) -> ASGIApp:
+    """The gateway's application, for any ASGI server."""
+    endpoint = _Rpc(exchange, settings.auth)
+    routes: list[BaseRoute] = [
+        *(Route(path, endpoint, methods=["POST"]) for path in RPC_PATHS),
+        Route("/health", _Health(exchange), methods=["GET"]),
+    ]
+    starlette = Starlette(routes=routes, exception_handlers={HTTPException: _http_error})
+    # A redirect would lose the body with some clients, and has no error object.
+    starlette.router.redirect_slashes = False
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in RPC_PATHS:
+            await endpoint(scope, receive, send)
+        else:
+            await starlette(scope, receive, send)
+
+    return app
+
+
+class _Rpc:
+    """POST of one request or batch."""
+
+    def __init__(self, exchange: Exchange, auth: bool) -> None:
+        self._exchange = exchange
+        self._auth = auth
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = await _read_body(receive)
+        if body is None:
+            return
+        if isinstance(body, Refused):
+            # The rest of the body is not read, so nothing can follow it on this connection.
+            _, reply = encode_single(body, None)
+            await _send(send, _TOO_LARGE_STATUS, reply, _CLOSE)
+            return
+        try:
+            status, reply = await self._reply(scope, body)
+        except Exception:
+            status, reply = encode_single(internal_error("the gateway"), None)
+        await _send(send, status, reply)
+
+    async def _reply(self, scope: Scope, body: bytes) -> tuple[int, bytes]:
+        caller = await self._authenticate(scope, body) if self._auth else ANYBODY
+        if isinstance(caller, Refused):
+            return encode_single(caller, None)
+        return await respond(self._exchange, caller, body)
+
+    async def _authenticate(self, scope: Scope, body: bytes) -> Caller | Refused:
+        names = self._exchange.names or await self._exchange.fresh_names()
+        if isinstance(names, Refused):
+            return names
+        now_ms = time.time_ns() // 1_000_000
+        return authenticate(names.credential_by_key, scope["headers"], body, now_ms)
+
+
+class _Health:
+    """GET of whether this gateway can serve: 200, or 503 without a valid copy of the catalog.
+
+    Open to all, for load balancers; it tells nothing else.
+    """
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        result = SUCCESS if self._exchange.names is not None else _NO_CATALOG
+        status, reply = encode_single(result, None)
+        await _send(send, status, reply)
+
+
+async def _read_body(receive: Receive) -> bytes | Refused | None:
+    """The body; a refusal when it is too large, None when the client has gone."""
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            return None
+        part: bytes = message.get("body", b"")
+        size += len(part)
+        if size > BODY_BYTES_MAX:
+            return _TOO_LARGE
+        if not message.get("more_body", False):
+            return b"".join((*parts, part)) if parts else part
+        parts.append(part)
+
+
+async def _send(send: Send, status: int, body: bytes, *extra: tuple[bytes, bytes]) -> None:
+    headers = [_JSON, (b"content-length", b"%d" % len(body)), *extra]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    """What routing refuses, as an error object under its own status."""
+    assert isinstance(error, HTTPException)
+    if error.status_code == _NOT_FOUND_STATUS:
+        refused = Refused(Reason.METHOD_NOT_FOUND, f"path {shown(request.url.path)}")
+    else:
+        detail = f"{request.method} {shown(request.url.path)}: {error.detail}"
+        refused = Refused(Reason.INVALID_ARGUMENT, detail)
+    _, body = encode_single(refused, None)
+    return Response(body, error.status_code, error.headers, "application/json")

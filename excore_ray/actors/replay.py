@@ -1,0 +1,124 @@
+"""Replay: a stream's entries back into the machine that wrote them.
+
+Separate because an actor that starts, the compactor, the audit and an operator all rebuild a
+machine, and must run exactly the same: one `apply`, whoever asks.  It must not know who asks.
+Every recorded state_hash is compared on the way, so a replay that returns is a replay that agrees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import msgspec
+
+from excore_ray.core import commands as c
+from excore_ray.core.catalog import Catalog
+from excore_ray.core.ledger import Ledger
+from excore_ray.core.market import Market
+from excore_ray.core.snapshot import Machine, load_catalog, load_ledger, load_market, state_hash
+from excore_ray.errors import JournalBroken
+from excore_ray.storage.journal import JournalReader
+
+SLICE_BYTES = 256 * 1024  # some 10 ms of work
+
+
+class Kind(NamedTuple):
+    """What differs between streams: an empty machine, its snapshots, its records."""
+
+    make: Callable[[], Machine]
+    load: Callable[[bytes], Machine]
+    decode: Callable[[bytes], Any]
+
+
+KINDS = {
+    "market": Kind(Market, load_market, msgspec.json.Decoder(c.MarketRecord).decode),
+    "ledger": Kind(Ledger, load_ledger, msgspec.json.Decoder(c.LedgerRecord).decode),
+    "catalog": Kind(Catalog, load_catalog, msgspec.json.Decoder(c.CatalogRecord).decode),
+}
+
+
+def kind_of(stream: str) -> str:
+    """The kind of a stream, by its name: "market-3" is a market.  KeyError when it is none."""
+    kind = stream.partition("-")[0]
+    if kind not in KINDS:
+        raise KeyError(f"{stream!r} is not the name of a market, a ledger or the catalog")
+    return kind
+
+
+class Replay:
+    """A machine on its way through its stream.
+
+    machine: the state after entry `seq`; 0 before the first.  Begins with the newest snapshot, or,
+    when that lies beyond `to_seq`, at entry 1.
+    """
+
+    def __init__(self, journal: JournalReader, kind: str, to_seq: int | None = None) -> None:
+        self._journal = journal
+        self._kind = KINDS[kind]
+        self._to_seq = to_seq
+        found = journal.load_snapshot()
+        if found is None or (to_seq is not None and found[0] > to_seq):
+            self.machine, self.seq = self._kind.make(), 0
+        else:
+            self.seq = found[0]
+            try:
+                self.machine = self._kind.load(found[1])
+            except (ValueError, msgspec.MsgspecError) as fault:
+                raise JournalBroken(
+                    f"stream {journal.stream}: the snapshot of entry {self.seq} cannot be loaded:"
+                    f" {fault}. Start the version that wrote it."
+                ) from fault
+
+    def advance(self, bytes_max: int = SLICE_BYTES) -> bool:
+        """Apply the next entries, about `bytes_max` of them; False when there are none left.
+
+        Raises what JournalReader.read raises; JournalBroken when an entry is no record of this
+        kind; AssertionError when a replay does not agree with what ran.
+        """
+        if self._to_seq is not None and self.seq >= self._to_seq:
+            return False
+        entries = self._journal.read(self.seq + 1, bytes_max)
+        for entry in entries:
+            if self._to_seq is not None and entry.seq > self._to_seq:
+                break
+            try:
+                record = self._kind.decode(entry.body)
+            except (msgspec.MsgspecError, UnicodeDecodeError) as fault:
+                raise JournalBroken(
+                    f"stream {self._journal.stream}: entry {entry.seq} is no record: {fault}"
+                ) from fault
+            try:
+                self.machine.apply(record, state_hash)
+                assert self.machine.epoch == entry.epoch, "an entry of another epoch"
+            except Exception as error:
+                error.add_note(f"in entry {entry.seq} of stream {self._journal.stream}")
+                raise
+            self.seq = entry.seq
+        drop_events(self.machine)
+        return bool(entries)
+
+
+def replay(
+    journal: JournalReader,
+    kind: str,
+    to_seq: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[Machine, int]:
+    """The machine of a stream, and the entry whose state it has.
+
+    kind: "market", "ledger" or "catalog", see kind_of().  to_seq: where to end, None for the
+    newest entry.  progress: told the entry reached, some hundred times a second.
+    Raises what Replay raises.
+    """
+    running = Replay(journal, kind, to_seq)
+    while running.advance():
+        if progress is not None:
+            progress(running.seq)
+    return running.machine, running.seq
+
+
+def drop_events(machine: Machine) -> None:
+    """Forget what happened in `machine`, which otherwise collects it for ever."""
+    if not isinstance(machine, Catalog):
+        machine.events.clear()

@@ -1,0 +1,272 @@
+"""One stream's SQLite file: opening it, its tables, and reading entries so that damage is seen.
+
+Separate from the journal, which owns a connection and decides who may use it when; this only
+knows what is in the file.  It must not write entries, nor know locks, snapshots or event loops.
+
+    journal(seq, epoch, crc, chain, body)   the entries that were not truncated
+    keys(key, seq)                          every key ever appended, with the entry it came with
+    base(id, seq, epoch, chain)             one row: the last truncated entry, or 0 and genesis
+    meta(name, value)                       schema, stream, created
+
+The file is in WAL mode with synchronous=FULL: a commit is one write and one sync of the log.  It
+has exactly one writing connection, which alone checkpoints; all others are read-only.  That also
+keeps clear of the WAL-reset bug of SQLite before 3.51.3, which needs two connections that write or
+checkpoint.  Checkpoints are asked for explicitly, since an automatic one hides its errors.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from excore_ray.errors import (
+    JournalBroken,
+    JournalFailed,
+    JournalForeign,
+    JournalForgotten,
+    StorageError,
+    StreamMissing,
+)
+from excore_ray.storage import chain
+from excore_ray.storage.journal import Entry
+from excore_ray.storage.snapshots import sync_directory
+from excore_ray.storage.sqlite_wal import find_lost_commit, sync_log
+
+SCHEMA = 1
+BUSY_TIMEOUT_S = 5.0
+
+_TABLES = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
+CREATE TABLE base (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    seq INTEGER NOT NULL, epoch INTEGER NOT NULL, chain BLOB NOT NULL);
+CREATE TABLE journal (
+    seq INTEGER PRIMARY KEY, epoch INTEGER NOT NULL,
+    crc INTEGER NOT NULL, chain BLOB NOT NULL, body BLOB NOT NULL);
+CREATE TABLE keys (key BLOB PRIMARY KEY, seq INTEGER NOT NULL) WITHOUT ROWID
+"""
+
+_OWNER_PRAGMAS = (
+    "synchronous = FULL",
+    "fullfsync = ON",  # where a plain fsync does not reach the disk
+    "wal_autocheckpoint = 0",
+    "cache_spill = OFF",  # an append reaches the log whole, at its commit, or not at all
+    "cache_size = -65536",  # KiB; the index of keys is read and written at random
+    "temp_store = MEMORY",
+)
+
+
+class Mark(msgspec.Struct, frozen=True):
+    """A place in a stream: an entry's seq and epoch, and the chain after it."""
+
+    seq: int
+    epoch: int
+    chain: bytes
+
+
+def stream_path(directory: Path, stream: str) -> Path:
+    """The file of `stream`.  A name is letters, digits, dot, dash and underscore."""
+    assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", stream), f"no stream name: {stream!r}"
+    return directory / f"{stream}.db"
+
+
+def log_path(path: Path) -> Path:
+    """The write-ahead log of the database at `path`."""
+    return path.with_name(path.name + "-wal")
+
+
+def connect_owner(path: Path, stream: str) -> sqlite3.Connection:
+    """The one writing connection to `path`, which is created if need be.
+
+    What it shows is durable, also when the owner before was killed between writing and syncing.
+    Its caller must hold the stream's lock.
+    Raises JournalForeign, JournalBroken, JournalFailed.
+    """
+    if not path.exists():
+        # Not through SQLite, which would let the umask decide.  Closed before SQLite opens it:
+        # closing a file drops every lock this process has on it.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        sync_directory(path.parent)
+    db = _connect(path, "rw")
+    try:
+        is_new = not has_schema(db, stream, path)
+        [(mode,)] = db.execute("PRAGMA journal_mode = WAL")
+        if mode != "wal":
+            raise JournalFailed(f"{path} is on a file system without shared memory for SQLite")
+        for pragma in _OWNER_PRAGMAS:
+            db.execute(f"PRAGMA {pragma}")
+        if is_new:
+            _create(db, stream)
+        sync_log(log_path(path))
+        [(page_bytes,)] = db.execute("PRAGMA page_size")
+        lost = find_lost_commit(log_path(path), page_bytes, checkpoint(db))
+        if lost is not None:
+            raise JournalBroken(
+                f"stream {stream}: {log_path(path)} is damaged before its frame {lost}, and"
+                f" committed entries after {read_head(db).seq} are lost. {_ADVICE}"
+            )
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def connect_reader(path: Path, stream: str) -> sqlite3.Connection:
+    """A read-only connection to `path`, which works while the owner runs and when there is none.
+
+    Raises StreamMissing, JournalForeign, sqlite3.Error, OSError.
+    """
+    missing = StreamMissing(f"there is no stream {stream} in {path.parent}: nobody opened it yet")
+    if not path.exists():
+        raise missing
+    db = _connect(path, "ro")
+    try:
+        db.execute("PRAGMA query_only = ON")
+        if not has_schema(db, stream, path):
+            raise missing
+        # A reader may be the first to recover the log of an owner that was killed.
+        sync_log(log_path(path))
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def has_schema(db: sqlite3.Connection, stream: str, path: Path) -> bool:
+    """Whether the file is this stream's journal; False when it is empty, as right after creation.
+
+    Raises JournalForeign when it is anything else.
+    """
+    tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
+    if not tables:
+        return False
+    if "meta" not in tables:
+        raise JournalForeign(f"{path} is a database, but no journal: it holds {sorted(tables)}")
+    meta: dict[str, Any] = dict(db.execute("SELECT name, value FROM meta"))
+    schema, owner = meta.get("schema"), meta.get("stream")
+    if schema != SCHEMA:
+        age = "newer" if isinstance(schema, int) and schema > SCHEMA else "older"
+        raise JournalForeign(
+            f"{path} was written by a version {age} than this one: its schema is {schema}, this"
+            f" version reads {SCHEMA}. Start the version that wrote it; nothing was changed."
+        )
+    if owner != stream:
+        raise JournalForeign(f"{path} is the journal of stream {owner}, not of {stream}")
+    return True
+
+
+def checkpoint(db: sqlite3.Connection) -> int:
+    """Move what the log holds into the database as far as no reader is in the way.
+
+    Returns how many frames the log has.  Durable when it returns.  Raises sqlite3.Error.
+    """
+    [(_, frames, _)] = db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+    return int(frames)
+
+
+def read_base(db: sqlite3.Connection) -> Mark:
+    """The last truncated entry; seq 0 and the genesis chain when there is none."""
+    [row] = db.execute("SELECT seq, epoch, chain FROM base")
+    return Mark(*row)
+
+
+def read_head(db: sqlite3.Connection) -> Mark:
+    """The newest entry, or the base when there is none."""
+    rows = db.execute("SELECT seq, epoch, chain FROM journal ORDER BY seq DESC LIMIT 1").fetchall()
+    return Mark(*rows[0]) if rows else read_base(db)
+
+
+def read_mark(db: sqlite3.Connection, seq: int) -> Mark | None:
+    """The mark of entry `seq` if it, or the base in its place, is there."""
+    rows = db.execute("SELECT seq, epoch, chain FROM journal WHERE seq = ?", (seq,)).fetchall()
+    mark = Mark(*rows[0]) if rows else read_base(db)
+    return mark if mark.seq == seq else None
+
+
+def read_entries(
+    db: sqlite3.Connection, stream: str, path: Path, from_seq: int, bytes_max: int
+) -> list[Entry]:
+    """See JournalReader.read.  Within one read transaction.  Raises sqlite3.Error too."""
+    assert from_seq >= 1, f"entries are numbered from 1, not {from_seq}"
+    base = read_base(db)
+    if from_seq <= base.seq:
+        raise JournalForgotten(
+            f"stream {stream}: entry {from_seq} was truncated; the oldest is {base.seq + 1}"
+        )
+    if from_seq > read_head(db).seq:
+        return []
+    before = read_mark(db, from_seq - 1)
+    if before is None:
+        raise damaged(stream, path, from_seq - 1, "it is missing")
+    found: list[Entry] = []
+    room = bytes_max
+    running = before.chain
+    columns = "SELECT seq, epoch, crc, chain, body FROM journal WHERE seq >= ? ORDER BY seq"
+    with closing(db.execute(columns, (from_seq,))) as rows:
+        for seq, epoch, crc, recorded, body in rows:
+            expected = from_seq + len(found)
+            if seq != expected:
+                raise damaged(stream, path, expected, f"the entry after {expected - 1} is {seq}")
+            if not isinstance(body, bytes) or chain.entry_crc(seq, epoch, body) != crc:
+                raise damaged(stream, path, seq, "its CRC does not match")
+            running = chain.link(running, seq, epoch, body)
+            if running != recorded:
+                raise damaged(stream, path, seq, "the running hash does not match")
+            room -= len(body)
+            if found and room < 0:
+                break
+            found.append(Entry(seq, epoch, body))
+    return found
+
+
+_ADVICE = (
+    "Stop the actor, keep a copy of this file and all beside it, and restore the stream from a"
+    " backup. Do not delete or edit the file: what comes before the damage is intact."
+)
+
+
+def damaged(stream: str, path: Path, seq: int, what: str) -> JournalBroken:
+    """The exception for damage at entry `seq`, with what the operator must do."""
+    return JournalBroken(f"stream {stream}: entry {seq} in {path} is damaged: {what}. {_ADVICE}")
+
+
+def as_storage_error(fault: sqlite3.Error | OSError, stream: str, path: Path) -> StorageError:
+    """What a fault of SQLite or of the system means for the stream."""
+    code = getattr(fault, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return JournalBroken(f"stream {stream}: {path} is damaged: {fault}. {_ADVICE}")
+    return JournalFailed(f"stream {stream}: {path}: {fault}")
+
+
+def is_full(fault: BaseException) -> bool:
+    """Whether `fault` says that there was no room to write."""
+    return getattr(fault, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
+
+
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
+    # Any thread may use it, one at a time: its owner sees to that.
+    return sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode={mode}",
+        uri=True,
+        timeout=BUSY_TIMEOUT_S,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+
+
+def _create(db: sqlite3.Connection, stream: str) -> None:
+    db.execute("BEGIN IMMEDIATE")
+    for table in _TABLES.split(";"):
+        db.execute(table)
+    db.execute("INSERT INTO base VALUES (1, 0, 0, ?)", (chain.genesis(stream),))
+    created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    rows = [("schema", SCHEMA), ("stream", stream), ("created", created)]
+    db.executemany("INSERT INTO meta VALUES (?, ?)", rows)
+    db.execute("COMMIT")

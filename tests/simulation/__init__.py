@@ -1,0 +1,1 @@
+"""The whole exchange in one process: real machines and rules, simulated network, disk and clock."""

@@ -1,0 +1,189 @@
+"""Gateways and clients: real routing and leases, and callers who remember what they were told.
+
+A client gives a request an id when it is stamped, and may send it again through any gateway; an
+unstamped one is sent once.  Every answer is held against the shadow of what is durable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from excore_ray.core import commands as c
+from excore_ray.core import messages as m
+from excore_ray.core.lease import CatalogLease
+from excore_ray.core.names import Names
+from excore_ray.core.reasons import Reason, Refused
+from excore_ray.core.routing import Router, RouterLimits
+from tests.simulation.world import MS, World
+
+ROUTER_LIMITS = RouterLimits(deadline_us=600 * MS, resend_us=60 * MS, batch_max=8)
+CLIENT_PATIENCE_US = 700 * MS
+RETRY_US = 60 * MS
+
+Send = Callable[[str, str, m.WireMessage], None]
+
+
+class Gateway:
+    """One incarnation of a gateway: its name is never used again."""
+
+    def __init__(self, world: World, name: str, send: Send) -> None:
+        self.world = world
+        self.name = name
+        self.up = True
+        self.router = Router(ROUTER_LIMITS)
+        self.lease = CatalogLease(every_us=30 * MS)
+        self._send = send
+        self.tick()
+
+    def names(self) -> Names | None:
+        """The copy of the catalog, when it may be used."""
+        return self.lease.names(self.world.now_us)
+
+    def ask(self, actor: str, ask: m.Ask, deliver: Callable[[m.Answer], None]) -> None:
+        """Route one request."""
+        self.router.route(actor).connected = True
+        self.router.ask(actor, ask, deliver, self.world.now_us)
+        # Not sent at once: requests of one moment gather.
+        self.world.at(MS // 10, self.flush)
+
+    def deliver(self, peer: str, body: bytes) -> None:
+        """A message arrives."""
+        if not self.up:
+            return
+        message = m.decode(body)
+        if peer == "catalog":
+            self.lease.receive(message)
+        self.router.receive(peer, message)
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what may be sent."""
+        if not self.up:
+            return
+        for actor, message in self.router.flush(self.world.now_us):
+            self._send(self.name, actor, message)
+        renewal = self.lease.renewal(self.world.now_us)
+        if renewal is not None:
+            self._send(self.name, "catalog", renewal)
+
+    def tick(self) -> None:
+        """Time passes."""
+        if self.up:
+            self.router.tick(self.world.now_us)
+            self.flush()
+            self.world.at(10 * MS, self.tick)
+
+
+class Operation:
+    """One wish of a client until it is answered for good.
+
+    build: the command for a request id, its actor included, or None when names are not known.
+    unknown: whether any attempt was lost, so that it may have happened whatever else is said.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        stamped: bool,
+        build: Callable[[Names, bytes], tuple[str, m.Ask] | None],
+    ) -> None:
+        self.number = number
+        self.stamped = stamped
+        self.build = build
+        self.tries = 0
+        self.attempt = 0
+        self.request_id = b""
+        self.request_ids: list[bytes] = []
+        self.ask: m.Ask | None = None
+        self.actor = ""
+        self.answer: m.Answer | None = None
+        self.unknown = False
+
+
+class Client:
+    """Issues operations through any gateway, and sends again what may be sent again."""
+
+    def __init__(
+        self,
+        world: World,
+        gateways: list[Gateway],
+        answered: Callable[[Operation], None],
+        usable: Callable[[Names], None],
+    ) -> None:
+        self.world = world
+        self.gateways = gateways
+        self.open: dict[int, Operation] = {}
+        self.closed: list[Operation] = []
+        self._answered = answered
+        self._usable = usable
+
+    def start(self, operation: Operation) -> None:
+        """Begin an operation."""
+        self.open[operation.number] = operation
+        self.attempt(operation)
+
+    def attempt(self, operation: Operation) -> None:
+        """Send the operation through some gateway."""
+        if operation.number not in self.open:
+            return
+        world = self.world
+        gateway = world.random.choice(self.gateways)
+        names = gateway.names() if gateway.up else None
+        if names is None:
+            world.at(RETRY_US, lambda: self.attempt(operation))
+            return
+        self._usable(names)
+        if operation.ask is None or not operation.stamped or not is_command(operation.ask):
+            operation.tries += 1
+            operation.request_id = b"%08d%08d" % (operation.number, operation.tries)
+            operation.request_ids.append(operation.request_id)
+            built = operation.build(names, operation.request_id)
+            if built is None:
+                self._close(operation)
+                return
+            operation.actor, operation.ask = built
+            if operation.stamped and is_command(operation.ask):
+                stamp_ms = world.now_us // 1000
+                operation.ask = msgspec.structs.replace(operation.ask, stamp_ms=stamp_ms)
+        operation.attempt += 1
+        attempt = operation.attempt
+        world.at(CLIENT_PATIENCE_US, lambda: self._lost(operation, attempt))
+        gateway.ask(operation.actor, operation.ask, lambda a: self._hear(operation, attempt, a))
+
+    def _hear(self, operation: Operation, attempt: int, answer: m.Answer) -> None:
+        if operation.number not in self.open or operation.attempt != attempt:
+            return
+        reason = answer.reason if type(answer) is Refused else None
+        if reason == Reason.SERVICE_TIMEOUT:
+            self._lost(operation, attempt)
+        elif reason == Reason.SERVICE_UNAVAILABLE:
+            self.world.counts["answered unavailable"] += 1
+            operation.attempt += 1
+            self.world.at(RETRY_US, lambda: self.attempt(operation))
+        else:
+            operation.answer = answer
+            self._close(operation)
+
+    def _lost(self, operation: Operation, attempt: int) -> None:
+        """No answer, or one that does not know: only a stamped request may be sent again."""
+        if operation.number not in self.open or operation.attempt != attempt:
+            return
+        self.world.counts["answer lost or unknown"] += 1
+        operation.unknown = True
+        operation.attempt += 1
+        if operation.stamped:
+            self.attempt(operation)
+        else:
+            self._close(operation)
+
+    def _close(self, operation: Operation) -> None:
+        del self.open[operation.number]
+        self.closed.append(operation)
+        self._answered(operation)
+
+
+def is_command(ask: m.Ask | None) -> bool:
+    """Whether an operation changes something."""
+    return ask is not None and isinstance(ask, c.Command)
