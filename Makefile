@@ -3,14 +3,14 @@
 #   make test    the whole test suite, with real Ray                   ARGS="-k market"
 #   make check   style, types, the rules of the house, the fast tests
 #   make bench   the benchmarks                                        ARGS=...
-#   make sim     the simulation                                        SEED=7 STEPS=200000
+#   make sim     the simulation                                        SEED=7 STEPS=300
 #   make lock    rebuild requirements.lock from pyproject.toml         LOCK_FLAGS=--upgrade
 #   make clean   remove the environment and caches; never touches data
 # PYTHON=python3.12 chooses the interpreter for a new environment.
 
 PYTHON ?= python3
 SEED ?= 1
-STEPS ?= 100000
+STEPS ?= 150
 ARGS ?=
 LOCK_FLAGS ?=
 UV_VERSION := 0.13.9
@@ -38,7 +38,8 @@ bench: .venv/.installed
 	@exec .venv/bin/python -m tests.bench $(ARGS)
 
 sim: .venv/.installed
-	@exec .venv/bin/python -m tests.simulation --seed $(SEED) --steps $(STEPS) $(ARGS)
+	.venv/bin/python -m tests.simulation --seed $(SEED) --steps $(STEPS) $(ARGS)
+	.venv/bin/python -m tests.simulation --seed $(SEED) --steps $(STEPS) --mutants all
 
 # Two stamps, so that an edit of pyproject.toml does not install every package again.
 .venv/.installed: .venv/.packages pyproject.toml

@@ -29,6 +29,7 @@ from excore_ray.core.reasons import Reason, Refused
 
 RPC_PATHS = ("/", "/v3sign/")
 BODY_BYTES_MAX = 1 << 20
+DROPPED_BYTES_MAX = 4 * BODY_BYTES_MAX
 _TOO_LARGE = Refused(Reason.INVALID_ARGUMENT, f"body: over {BODY_BYTES_MAX} bytes")
 _NO_CATALOG = Refused(Reason.SERVICE_UNAVAILABLE, "no valid copy of the catalog")
 _TOO_LARGE_STATUS, _NOT_FOUND_STATUS = 413, 404
@@ -68,7 +69,7 @@ class _Rpc:
         if body is None:
             return
         if isinstance(body, Refused):
-            # The rest of the body is not read, so nothing can follow it on this connection.
+            # Its end may not have been read, so nothing can follow it on this connection.
             _, reply = encode_single(body, None)
             await _send(send, _TOO_LARGE_STATUS, reply, _CLOSE)
             return
@@ -109,19 +110,24 @@ class _Health:
 
 async def _read_body(receive: Receive) -> bytes | Refused | None:
     """The body; a refusal when it is too large, None when the client has gone."""
-    parts: list[bytes] = []
+    message = await receive()
+    if message["type"] == "http.request" and not message.get("more_body", False):
+        whole: bytes = message.get("body", b"")
+        return whole if len(whole) <= BODY_BYTES_MAX else _TOO_LARGE
+    body = bytearray()
     size = 0
-    while True:
-        message = await receive()
-        if message["type"] != "http.request":
-            return None
+    while message["type"] == "http.request":
         part: bytes = message.get("body", b"")
         size += len(part)
-        if size > BODY_BYTES_MAX:
+        if size <= BODY_BYTES_MAX:
+            body += part
+        # A little more is read and dropped: cut off while it sends, a client may miss the reply.
+        if size > DROPPED_BYTES_MAX:
             return _TOO_LARGE
         if not message.get("more_body", False):
-            return b"".join((*parts, part)) if parts else part
-        parts.append(part)
+            return bytes(body) if size <= BODY_BYTES_MAX else _TOO_LARGE
+        message = await receive()
+    return None
 
 
 async def _send(send: Send, status: int, body: bytes, *extra: tuple[bytes, bytes]) -> None:

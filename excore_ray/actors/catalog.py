@@ -11,7 +11,8 @@ import functools
 import logging
 from collections.abc import Awaitable, Callable
 
-from excore_ray.actors.shell import Around, Rebuilt, Shell, rebuild
+from excore_ray.actors.replay import Rebuilt, rebuild
+from excore_ray.actors.shell import Around, Shell
 from excore_ray.core.catalog import Catalog
 from excore_ray.core.commands import CreateCatalog, CreateMarket
 from excore_ray.core.registrar import Registrar, RegistrarLimits

@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from excore_ray.actors.shell import Around, Rebuilt, Shell, rebuild
+from excore_ray.actors.replay import Rebuilt, rebuild
+from excore_ray.actors.shell import Around, Shell
 from excore_ray.core.commands import CreateShard
 from excore_ray.core.custodian import Custodian, CustodianLimits, keys_of
 from excore_ray.core.ledger import Ledger

@@ -9,7 +9,8 @@ from __future__ import annotations
 import functools
 import logging
 
-from excore_ray.actors.shell import Around, Rebuilt, Shell, rebuild
+from excore_ray.actors.replay import Rebuilt, rebuild
+from excore_ray.actors.shell import Around, Shell
 from excore_ray.actors.wire import Connection, Link
 from excore_ray.core.commands import CreateMarket
 from excore_ray.core.market import Market

@@ -7,6 +7,7 @@ Every recorded state_hash is compared on the way, so a replay that returns is a 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -99,23 +100,45 @@ class Replay:
         return bool(entries)
 
 
+class Rebuilt(NamedTuple):
+    """What a replay has led to.  machine: the state after entry `seq`, 0 when there is none."""
+
+    machine: Machine
+    seq: int
+
+
 def replay(
     journal: JournalReader,
     kind: str,
     to_seq: int | None = None,
     progress: Callable[[int], None] | None = None,
-) -> tuple[Machine, int]:
+) -> Rebuilt:
     """The machine of a stream, and the entry whose state it has.
 
     kind: "market", "ledger" or "catalog", see kind_of().  to_seq: where to end, None for the
     newest entry.  progress: told the entry reached, some hundred times a second.
-    Raises what Replay raises.
+    Raises what `Replay` raises.
     """
     running = Replay(journal, kind, to_seq)
     while running.advance():
         if progress is not None:
             progress(running.seq)
-    return running.machine, running.seq
+    return Rebuilt(running.machine, running.seq)
+
+
+async def rebuild(
+    journal: JournalReader,
+    kind: str,
+    to_seq: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Rebuilt:
+    """replay() on an event loop, which goes round between slices of some 10 ms."""
+    running = Replay(journal, kind, to_seq)
+    while running.advance():
+        if progress is not None:
+            progress(running.seq)
+        await asyncio.sleep(0)
+    return Rebuilt(running.machine, running.seq)
 
 
 def drop_events(machine: Machine) -> None:

@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from excore_ray.actors.clock import Clock
-from excore_ray.actors.replay import SLICE_BYTES, Replay, drop_events
+from excore_ray.actors.replay import Rebuilt, drop_events
 from excore_ray.actors.wire import Connection, Endpoint
 from excore_ray.actors.wire_server import Server
 from excore_ray.actors.wiring import Wiring
@@ -30,7 +30,6 @@ from excore_ray.core.custodian import Custodian
 from excore_ray.core.messages import WireMessage, decode, encode
 from excore_ray.core.registrar import Registrar
 from excore_ray.core.sequencer import Sequencer
-from excore_ray.core.snapshot import Machine
 from excore_ray.core.turns import Send, Turn
 from excore_ray.errors import Fenced, JournalFull, StorageError, WireError
 from excore_ray.storage.journal import Journal
@@ -80,13 +79,6 @@ class Around(msgspec.Struct, frozen=True):
     clock: Clock
     end: Callable[[int], object]
     settings: ShellSettings = ShellSettings()
-
-
-class Rebuilt(msgspec.Struct, frozen=True):
-    """What a replay has led to.  machine: the state after entry `seq`, 0 when there is none."""
-
-    machine: Machine
-    seq: int
 
 
 class Shell:
@@ -350,18 +342,3 @@ class Shell:
             self.around.end(EXIT_JOURNAL)
         else:
             self.around.end(EXIT_BUG)
-
-
-async def rebuild(
-    journal: Journal, kind: str, progress: Callable[[int], None] | None = None
-) -> Rebuilt:
-    """Replay all of a journal, in slices between which the loop goes round.
-
-    Raises what `Replay` raises.
-    """
-    running = Replay(journal, kind)
-    while running.advance(SLICE_BYTES):
-        if progress is not None:
-            progress(running.seq)
-        await asyncio.sleep(0)
-    return Rebuilt(running.machine, running.seq)

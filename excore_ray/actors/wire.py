@@ -278,18 +278,9 @@ class Link:
         challenge = client_challenge(self._name, self._peer, self._secret)
         connection = FramedConnection(self._handler, self, challenge, self._limits)
         self._dialled = connection
-        try:
-            async with asyncio.timeout(self._limits.handshake_timeout_ms / 1000):
-                await self._connect(endpoint, connection)
-                await connection.settled
-        except OSError as error:
-            text = str(error) or f"silent for {self._limits.handshake_timeout_ms} ms"
-            connection.drop(WireClosed(f"{endpoint}: {text}"))
-        finally:
-            if not connection.name:
-                connection.drop(WireClosed("the dial was given up"))
-        if not connection.name and connection.error is not None:
-            raise connection.error
+        await connection.open(self._connect(endpoint, connection))
+        if connection.error is not None and not connection.name:
+            raise type(connection.error)(f"{endpoint}: {connection.error}")
         return connection
 
     async def _resolved(self) -> Endpoint:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import struct
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from typing import TYPE_CHECKING, Protocol, cast
 
 from excore_ray.actors.wire_challenge import Challenge, Refusal, Verdict
@@ -108,7 +108,6 @@ class Owner(Protocol):
 class FramedConnection(asyncio.Protocol):
     """A connection as `Connection` in the wire describes it, driven by an asyncio transport.
 
-    settled: done when the challenge is over: passed if `name` is set, else `error` tells why not.
     error: why the connection is over, None while it is not; then nothing more is delivered.
     gone: done when the transport is closed and `disconnected` has been called.
     An exception out of the handler is our own bug: it goes to the exception handler of the loop,
@@ -123,7 +122,7 @@ class FramedConnection(asyncio.Protocol):
         self.refusal: Refusal | None = None
         self.error: WireError | None = None
         self._loop = asyncio.get_running_loop()
-        self.settled: asyncio.Future[None] = self._loop.create_future()
+        self._settled: asyncio.Future[None] = self._loop.create_future()
         self.gone: asyncio.Future[None] = self._loop.create_future()
         self._handler = handler
         self._owner = owner
@@ -150,6 +149,27 @@ class FramedConnection(asyncio.Protocol):
         """The host the peer connected from, for the log."""
         peer = self._transport.get_extra_info("peername") if self._transport else None
         return str(peer[0]) if peer else "an unknown address"
+
+    async def open(self, attaching: Awaitable[None]) -> None:
+        """Await a transport and the challenge; then `name` is set, or `error` and all is over.
+
+        attaching: runs this protocol over a transport, or raises OSError.
+        """
+        timeout_ms = self._limits.handshake_timeout_ms
+        attached = False
+        try:
+            async with asyncio.timeout(timeout_ms / 1000):
+                await attaching
+                attached = True
+                await self._settled
+        except OSError as error:
+            self.drop(WireClosed(str(error) or f"silent for {timeout_ms} ms"))
+        finally:
+            if not self.name:
+                self.drop(WireClosed("given up before the challenge was over"))
+            if not attached and not self.gone.done():
+                # uvloop closes the transport of a cancelled attempt and does not say so.
+                self.gone.set_result(None)
 
     def send(self, body: bytes, request_id: int = 0) -> None:
         """Queue one frame, see `Connection.send`."""
@@ -263,8 +283,8 @@ class FramedConnection(asyncio.Protocol):
             return
         self.name = verdict.peer
         self._frames.bytes_max = self._limits.frame_bytes_max
-        if not self.settled.done():
-            self.settled.set_result(None)
+        if not self._settled.done():
+            self._settled.set_result(None)
         self._owner.opened(self)
         self._handler.connected(self)
 
@@ -302,8 +322,8 @@ class FramedConnection(asyncio.Protocol):
         if self.error is not None:
             return
         self.error = error
-        if not self.settled.done():
-            self.settled.set_result(None)
+        if not self._settled.done():
+            self._settled.set_result(None)
         if self.name:
             self._loop.call_soon(self._tell, str(error))
         queue, transport = self._queue, self._transport

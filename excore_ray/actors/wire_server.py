@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 
 from excore_ray.actors.wire_challenge import check_identity, server_challenge
 from excore_ray.actors.wire_connection import FramedConnection, report_failure
-from excore_ray.errors import WireClosed
 
 if TYPE_CHECKING:
     from excore_ray.actors.wire import Arrival, Endpoint, Handler, Limits, Listener
@@ -127,15 +126,10 @@ class Server:
         challenge = server_challenge(self._name, self._secret, self._has_room)
         connection = FramedConnection(self._handler, self, challenge, self._limits)
         try:
-            async with asyncio.timeout(self._limits.handshake_timeout_ms / 1000):
-                await arrival.attach(connection)
-                await connection.settled
-        except OSError as error:
-            _log.debug("%s: a stranger got no further: %r", self._name, error)
+            await connection.open(arrival.attach(connection))
         finally:
             if not connection.name:
                 self._warn(connection)
-                connection.drop(WireClosed("the challenge was not passed"))
                 await asyncio.wait([connection.gone])
 
     def _has_room(self) -> bool:

@@ -94,28 +94,36 @@ def connect_owner(path: Path, stream: str) -> sqlite3.Connection:
         # closing a file drops every lock this process has on it.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         sync_directory(path.parent)
-    db = _connect(path, "rw")
-    try:
-        is_new = not has_schema(db, stream, path)
-        [(mode,)] = db.execute("PRAGMA journal_mode = WAL")
-        if mode != "wal":
-            raise JournalFailed(f"{path} is on a file system without shared memory for SQLite")
-        for pragma in _OWNER_PRAGMAS:
-            db.execute(f"PRAGMA {pragma}")
-        if is_new:
-            _create(db, stream)
-        sync_log(log_path(path))
-        [(page_bytes,)] = db.execute("PRAGMA page_size")
-        lost = find_lost_commit(log_path(path), page_bytes, checkpoint(db))
-        if lost is not None:
-            raise JournalBroken(
-                f"stream {stream}: {log_path(path)} is damaged before its frame {lost}, and"
-                f" committed entries after {read_head(db).seq} are lost. {_ADVICE}"
-            )
-    except BaseException:
-        db.close()
-        raise
-    return db
+    # The last connection to close moves the log into the database and deletes it, unless it is
+    # read-only.  So this one stays until all is well: a damaged log must be found damaged again
+    # by the next start, not have been tidied away by this one.
+    with closing(_connect(path, "ro")) as keeper:
+        is_new = not has_schema(keeper, stream, path)
+        db = _connect(path, "rw")
+        try:
+            _set_up(db, stream, path, is_new)
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+
+def _set_up(db: sqlite3.Connection, stream: str, path: Path, is_new: bool) -> None:
+    [(mode,)] = db.execute("PRAGMA journal_mode = WAL")
+    if mode != "wal":
+        raise JournalFailed(f"{path} is on a file system without shared memory for SQLite")
+    for pragma in _OWNER_PRAGMAS:
+        db.execute(f"PRAGMA {pragma}")
+    if is_new:
+        _create(db, stream)
+    sync_log(log_path(path))
+    [(page_bytes,)] = db.execute("PRAGMA page_size")
+    lost = find_lost_commit(log_path(path), page_bytes, checkpoint(db))
+    if lost is not None:
+        raise JournalBroken(
+            f"stream {stream}: {log_path(path)} is damaged before its frame {lost}, and committed"
+            f" entries after {read_head(db).seq} are lost. {_ADVICE}"
+        )
 
 
 def connect_reader(path: Path, stream: str) -> sqlite3.Connection:
@@ -212,16 +220,18 @@ def read_entries(
     with closing(db.execute(columns, (from_seq,))) as rows:
         for seq, epoch, crc, recorded, body in rows:
             expected = from_seq + len(found)
+            if not isinstance(body, bytes):
+                raise damaged(stream, path, expected, "its body is not bytes, so no CRC can match")
+            room -= len(body)
+            if found and room < 0:
+                break
             if seq != expected:
                 raise damaged(stream, path, expected, f"the entry after {expected - 1} is {seq}")
-            if not isinstance(body, bytes) or chain.entry_crc(seq, epoch, body) != crc:
+            if chain.entry_crc(seq, epoch, body) != crc:
                 raise damaged(stream, path, seq, "its CRC does not match")
             running = chain.link(running, seq, epoch, body)
             if running != recorded:
                 raise damaged(stream, path, seq, "the running hash does not match")
-            room -= len(body)
-            if found and room < 0:
-                break
             found.append(Entry(seq, epoch, body))
     return found
 

@@ -17,7 +17,7 @@ from excore_ray.actors import wire
 from excore_ray.actors.wire import Connection, Endpoint, Limits, Link
 from excore_ray.actors.wire_challenge import Challenge, client_challenge
 from excore_ray.actors.wire_connection import HEADER, FrameReader
-from excore_ray.actors.wire_memory import MemoryNetwork
+from excore_ray.actors.wire_memory import MemoryListener, MemoryNetwork
 from excore_ray.actors.wire_server import Server
 
 SECRET = b"the secret of the test cluster"
@@ -148,6 +148,7 @@ class MemoryWorld:
     def __init__(self) -> None:
         self.network = MemoryNetwork()
         self._tasks: list[asyncio.Task[None]] = []
+        self._listeners: list[MemoryListener] = []
 
     async def serve(self, handler: Recorder, **options: Any) -> Server:
         defaults: dict[str, Any] = {"name": "ledger-0", "secret": SECRET, "limits": QUICK}
@@ -164,13 +165,11 @@ class MemoryWorld:
 
     async def raw_server(self, make: Callable[[], Raw]) -> Endpoint:
         listener = self.network.listen("raw", "memory")
+        self._listeners.append(listener)
 
         async def accept() -> None:
-            try:
-                while True:
-                    await (await listener.accept()).attach(make())
-            finally:
-                listener.close()
+            while True:
+                await (await listener.accept()).attach(make())
 
         self._tasks.append(asyncio.create_task(accept()))
         return listener.endpoint
@@ -180,6 +179,8 @@ class MemoryWorld:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
+        for listener in self._listeners:
+            listener.close()
 
 
 World = TcpWorld | MemoryWorld

@@ -11,7 +11,6 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 from decimal import Decimal, localcontext
-from typing import Any
 
 from excore_ray.core import commands as c
 from excore_ray.core import messages as m

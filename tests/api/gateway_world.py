@@ -47,7 +47,8 @@ class Gateway:
     ) -> httpx.Response:
         transport = httpx.ASGITransport(app=self.app, raise_app_exceptions=True)
         async with httpx.AsyncClient(transport=transport, base_url="http://exchange") as client:
-            return await client.request(method, path, content=body, headers=list(headers))
+            encoded = [(name.encode(), value.encode("latin-1")) for name, value in headers]
+            return await client.request(method, path, content=body, headers=encoded)
 
     async def post(self, body: Any, headers: Iterable[tuple[str, str]] = ()) -> httpx.Response:
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()

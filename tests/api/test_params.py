@@ -174,8 +174,8 @@ def test_a_value_out_of_its_bounds_is_refused(
 @pytest.mark.parametrize(
     ("method", "params", "message"),
     [
-        ("order.put_limit", ["x" * 50], 'user_id: "xx'),
         ("order.put_limit", [1], "market: missing"),
+        ("order.pending", ["x" * 50, MARKET, 0, 1], f'user_id: "{"x" * 40}..." is not in 1..4294'),
         ("order.put_limit", LIMIT_ORDER[:7], "source: missing"),
         ("order.put_limit", [*LIMIT_ORDER, 1], "ref_rate"),
         ("order.put_limit", [*REFERRED, None], "params: at most 10 expected, 11 given"),

@@ -70,16 +70,18 @@ def hunt(arguments: argparse.Namespace) -> int:
     """Each planted defect must be found; prints after how many seeds."""
     missed = 0
     for mutant in MUTANTS:
-        if arguments.mutant not in ("all", mutant):
+        if arguments.mutants not in ("all", mutant):
             continue
-        for number in range(arguments.seeds):
-            _, what, _, _ = run_seed((arguments.seed + number, arguments.steps, mutant))
+        jobs = ((arguments.seed + n, arguments.steps, mutant) for n in range(arguments.seeds))
+        tried = 0
+        for seed, what, _, _ in run_seeds(jobs, arguments.processes):
+            tried += 1
             if what:
-                print(f"{mutant:28} found at seed {arguments.seed + number}: {what[:110]}")
+                print(f"{mutant:24} found by seed {seed} after {tried}: {what[:90]}", flush=True)
                 break
         else:
             missed += 1
-            print(f"{mutant:28} NOT found in {arguments.seeds} seeds")
+            print(f"{mutant:24} NOT found in {tried} seeds", flush=True)
     return 1 if missed else 0
 
 
@@ -90,9 +92,9 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=2_000, help="how many seeds")
     parser.add_argument("--steps", type=int, default=150, help="wishes of clients in a run")
     parser.add_argument("--processes", type=int, default=multiprocessing.cpu_count())
-    parser.add_argument("--mutant", default="", help="a planted defect, or 'all'")
+    parser.add_argument("--mutants", default="", help="hunt a planted defect, or 'all', instead")
     arguments = parser.parse_args()
-    return hunt(arguments) if arguments.mutant else simulate(arguments)
+    return hunt(arguments) if arguments.mutants else simulate(arguments)
 
 
 if __name__ == "__main__":

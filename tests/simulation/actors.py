@@ -235,4 +235,3 @@ class Hooks:
     def sends_early(self, stream: str) -> bool:
         """A planted defect: whether this stream's messages leave before its records."""
         return False
-

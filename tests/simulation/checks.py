@@ -51,4 +51,3 @@ def _check_operation(exchange: Exchange, operation: Operation) -> None:
         raise Violation(f"{operation.ask} was refused {operation.answer} and happened")
     if not refused and not done:
         raise Violation(f"{operation.ask} was answered {operation.answer} and is lost")
-

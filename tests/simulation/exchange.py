@@ -13,6 +13,7 @@ from typing import Any
 from excore_ray.core import messages as m
 from excore_ray.core.audit import check_catalog, check_ledger, check_market
 from excore_ray.core.catalog import Catalog
+from excore_ray.core.commands import LedgerRecord, OpenOrders, Settle
 from excore_ray.core.ledger import Ledger
 from excore_ray.core.market import Market
 from excore_ray.core.names import Names
@@ -132,6 +133,7 @@ class Exchange(Hooks):
         elif type(shadow) is Ledger:
             shadow.events.clear()
             self._nothing_early(shadow)
+            self._no_orphans(shadow, record)
         else:
             for command in record.commands:
                 request_id = getattr(command, "request_id", None)
@@ -154,6 +156,18 @@ class Exchange(Hooks):
             written = market.outboxes[ledger.shard].out_seq if market.outboxes else 0
             if link.applied > written:
                 raise Violation(f"shard applied {link.applied} of {written} of market {market_no}")
+
+    def _no_orphans(self, ledger: Ledger, record: LedgerRecord) -> None:
+        """After a market's new epoch, nothing older is held but for the orders it listed."""
+        for command in record.commands:
+            for entry in command.entries if type(command) is Settle else ():
+                if type(entry) is not OpenOrders:
+                    continue
+                assert type(command) is Settle
+                listed = set(entry.holds[::2])
+                for order_id in ledger.holds[command.market_no]:
+                    if order_id < entry.id_base and order_id not in listed:
+                        raise Violation(f"orphan {order_id} is still held")
 
     # What clients are told.
 

@@ -37,6 +37,8 @@ class Scenario:
         self._business = 0
         self._issuing = False
         self._label = 0
+        # Poor users are refused for want of funds, and soon after have them.
+        self._wealth = self.world.random.choice((50, 150, 3_000)) * 10**PREC
 
     def run(self, steps: int) -> None:
         """Set up without faults, issue `steps` operations among faults, heal, and check."""
@@ -66,7 +68,7 @@ class Scenario:
             )
         for user in range(1, USERS + 1):
             for asset in (1, 2, 3):
-                yield self._update(user, asset, 3_000 * 10**PREC, force=False)
+                yield self._update(user, asset, self._wealth, force=False)
 
     def _wait(self) -> None:
         for _ in range(2_000):
@@ -119,9 +121,7 @@ class Scenario:
         fees = chance.choice(((0, 0), (20, 10), (1_333, 777)))
 
         def build(names: Names, request_id: bytes) -> tuple[str, m.Ask] | None:
-            put = c.PutLimit(
-                request_id, 0, user, side, amount, price, *fees, referrer, rate, "sim"
-            )
+            put = c.PutLimit(request_id, 0, user, side, amount, price, *fees, referrer, rate, "sim")
             return f"market-{market_no}", put
 
         return build
@@ -153,9 +153,7 @@ class Scenario:
         actor = shard_name(shard_of(user, SHARDS))
 
         def build(names: Names, request_id: bytes) -> tuple[str, m.Ask] | None:
-            update = c.Update(
-                request_id, 0, user, asset, business, 1, change, "{}", force, NET_MAX
-            )
+            update = c.Update(request_id, 0, user, asset, business, 1, change, "{}", force, NET_MAX)
             return actor, update
 
         return build
@@ -222,4 +220,3 @@ class Scenario:
         for stream, shadow in self.exchange.shadows.items():
             if stream.startswith("market"):
                 counts["deals"] += shadow.last_deal_id
-

@@ -73,7 +73,7 @@ class World:
             copies = 2
         for _ in range(copies):
             slow = self.delay_us if self.faults else 2 * MS
-            if self.faults and chance.random() < 0.01:
-                slow = 300 * MS
+            if self.faults and chance.random() < 0.02:
+                slow = chance.choice((60, 150, 300)) * MS
                 self.counts["message very late"] += 1
             self.at(chance.randint(MS // 4, slow), lambda: deliver(body))

@@ -1,4 +1,6 @@
-"""A process that owns a stream, for tests that end it: python -m tests.storage.child WHAT DIRECTORY.
+"""A process that owns a stream, for tests that end it.
+
+python -m tests.storage.child WHAT DIRECTORY, where WHAT is one of
 
 append  append for ever; a line with the seq after each append that was acknowledged
 hold    open the stream, say so, and wait

@@ -6,7 +6,9 @@ Adding an implementation here, and to PLACES, holds it to the whole contract.
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Callable, Coroutine
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -87,3 +89,26 @@ def bodies(journal: JournalReader, from_seq: int = 1) -> list[bytes]:
 
 def entries(*rows: tuple[int, int, bytes]) -> list[Entry]:
     return [Entry(*row) for row in rows]
+
+
+def filled(place: Path, count: int = 40) -> None:
+    """A closed journal with `count` entries, each in an append of its own."""
+    with closing(open_sqlite(place, STREAM, owner=OWNER)) as journal:
+        for n in range(1, count + 1):
+            put(journal, b"entry %03d" % n + b"." * 500, keys=(b"%d" % n,))
+
+
+def edit(place: Path, *statements: str) -> None:
+    """Change the closed file behind the journal's back."""
+    with closing(sqlite3.connect(place / f"{STREAM}.db")) as db, db:
+        for statement in statements:
+            db.execute(statement)
+
+
+def use(place: Path) -> None:
+    """Open as the owner, and read all there is."""
+    with closing(open_sqlite(place, STREAM, owner=OWNER)) as journal:
+        journal.load_snapshot()
+        at = journal.status().oldest_seq
+        while found := journal.read(at, 4000):
+            at = found[-1].seq + 1

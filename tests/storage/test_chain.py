@@ -25,13 +25,13 @@ def test_the_format_is_as_written_down() -> None:
 def test_the_bytes_of_version_1_never_change() -> None:
     first = link(genesis("ledger-0"), 1, 1, b'["Epoch",1]')
     assert entry_crc(1, 1, b'["Epoch",1]') == 0x7EEDF471
-    assert first.hex() == (
-        "166738e1b94206bba152be4db61ec6df90ee6deb23ad8ef4bd247d9ce999f1a7"
-    )
+    assert first.hex() == ("166738e1b94206bba152be4db61ec6df90ee6deb23ad8ef4bd247d9ce999f1a7")
 
 
 @given(U63, U63, st.binary(max_size=300), st.data())
-def test_any_flipped_bit_changes_both(seq: int, epoch: int, body: bytes, data: st.DataObject) -> None:
+def test_any_flipped_bit_changes_both(
+    seq: int, epoch: int, body: bytes, data: st.DataObject
+) -> None:
     packed = struct.pack(">QQ", seq, epoch) + body
     at = data.draw(st.integers(0, len(packed) * 8 - 1))
     flipped = bytearray(packed)

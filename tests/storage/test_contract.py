@@ -55,7 +55,7 @@ def test_any_bytes_are_a_body_and_a_key(place: Place) -> None:
 @pytest.mark.parametrize(
     ("seq", "epoch"),
     [(0, 5), (1, 5), (3, 5), (5, 5), (4, 4), (4, 0), (1 << 40, 5)],
-    ids=lambda value: str(value),
+    ids=str,
 )
 def test_an_append_that_does_not_continue_the_stream_is_fenced(
     place: Place, seq: int, epoch: int
@@ -80,7 +80,7 @@ def test_a_fenced_journal_refuses_everything(place: Place) -> None:
         lambda: run(journal.check_owner()),
         lambda: journal.read(1, ALL),
         lambda: journal.truncate(0),
-        lambda: journal.status(),
+        journal.status,
         lambda: journal.save_snapshot(1, b"s"),
     ):
         with pytest.raises(Fenced):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import stat
@@ -16,7 +17,6 @@ import msgspec
 import pytest
 
 from excore_ray.errors import Fenced, StreamBusy
-from excore_ray.storage import ownership
 from excore_ray.storage.ownership import Holder, Ownership, take
 from tests.storage.child import end, line_of, spawn
 from tests.storage.places import STREAM
@@ -177,17 +177,17 @@ def test_a_holder_whose_file_was_removed_is_fenced(path: Path) -> None:
 def test_a_lock_on_a_file_that_was_replaced_meanwhile_does_not_count(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = ownership._lock
+    real = fcntl.flock
     replaced: list[int] = []
 
-    def lock_after_a_replacement(fd: int) -> bool:
+    def replace_first(fd: int, operation: int) -> None:
         if not replaced:
             replaced.append(fd)
             path.unlink()
             path.touch()
-        return real(fd)
+        real(fd, operation)
 
-    monkeypatch.setattr(ownership, "_lock", lock_after_a_replacement)
+    monkeypatch.setattr(fcntl, "flock", replace_first)
     lock = take(path, Ownership("m"))
     assert replaced
     lock.check()
@@ -218,4 +218,5 @@ def test_a_fork_is_not_the_owner(path: Path) -> None:
         "    os._exit(7)\n"
     )
     root = Path(__file__).parents[2]
-    assert subprocess.run([sys.executable, "-c", script, str(path)], cwd=root).returncode == 7
+    command = [sys.executable, "-c", script, str(path)]
+    assert subprocess.run(command, cwd=root, check=False).returncode == 7

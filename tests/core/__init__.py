@@ -1,0 +1,1 @@
+"""Tests of the deterministic core: no Ray, no I/O, no clock."""
