@@ -3,7 +3,7 @@
 Separate so that HTTP, WebSocket and documentation read the same table.  It must not know the
 envelope.
 
-Source: the methods of the RPC reference; asset.fees, keys.* and exchange.status extend it.
+Source: the methods of the RPC reference; asset.fees, keys.* and exchange.* extend it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from api import assets, keys, markets, orders, status
+from api import assets, audit, keys, markets, orders, status
 from api.calls import Call, Issued, Result
 from api.params import Kind, NameList, Param, Positional, Signature
 from excore_ray.core.catalog import Scope
@@ -139,5 +139,6 @@ METHODS: dict[str, Method] = {
     "keys.add": Barrier(_ADMIN, _NEW_KEY, keys.keys_add),
     "keys.list": Barrier(_ADMIN, _NOTHING, keys.keys_list),
     "keys.revoke": Barrier(_ADMIN, Positional(_string("key")), keys.keys_revoke),
+    "exchange.audit": Barrier(_ADMIN, _NOTHING, audit.exchange_audit),
     "exchange.status": Barrier(_ADMIN, _NOTHING, status.exchange_status),
 }

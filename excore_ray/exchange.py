@@ -31,7 +31,6 @@ from excore_ray.errors import WireError
 
 logger = logging.getLogger(__name__)
 
-NAME_PREFIX = "gateway-"
 _COUNTER_BYTES = 6  # 2**48 requests of one process
 
 
@@ -49,11 +48,6 @@ class ExchangeSettings(msgspec.Struct, frozen=True):
 
 
 _DEFAULTS = ExchangeSettings()
-
-
-def new_gateway_name() -> str:
-    """A name for the wire that no other incarnation of a gateway has had."""
-    return NAME_PREFIX + secrets.token_hex(8)
 
 
 class Exchange:

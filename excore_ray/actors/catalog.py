@@ -27,7 +27,7 @@ PAUSE_FIRST_S, PAUSE_MAX_S = 0.1, 5.0
 
 
 class CatalogShell(Shell):
-    """One incarnation of the catalog.  Made by open_catalog()."""
+    """One incarnation of the catalog.  Made by open_catalog().  registrar: its desk."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class CatalogShell(Shell):
         start_market: StartMarket,
     ) -> None:
         super().__init__(registrar, rebuilt, journal, around)
-        self._registrar = registrar
+        self.registrar = registrar
         self._start_market = start_market
         self._starts: dict[int, asyncio.Task[None]] = {}
         self._at_once = asyncio.Semaphore(STARTS_MAX)
@@ -46,11 +46,11 @@ class CatalogShell(Shell):
     @property
     def catalog(self) -> Catalog:
         """The machine."""
-        return self._registrar.catalog
+        return self.registrar.catalog
 
     def turned(self) -> None:
         """Start the markets that are not known to serve."""
-        for market_no in sorted(self._registrar.unstarted):
+        for market_no in sorted(self.registrar.unstarted):
             if market_no not in self._starts:
                 self._starts[market_no] = asyncio.create_task(self._start(market_no))
 
@@ -81,7 +81,7 @@ class CatalogShell(Shell):
 
     def _started(self, market_no: int) -> None:
         del self._starts[market_no]
-        self._registrar.started(market_no)
+        self.registrar.started(market_no)
 
 
 async def open_catalog(

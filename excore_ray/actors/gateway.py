@@ -15,32 +15,15 @@ import socket
 from collections.abc import Callable
 from typing import Any, Protocol
 
-import msgspec
 import uvicorn
 
 from excore_ray.actors.clock import Clock
-from excore_ray.actors.gateway_http import HttpLimits, guarded
+from excore_ray.actors.gateway_http import guarded
+from excore_ray.actors.plan import GatewaySettings
 from excore_ray.actors.wiring import Wiring
 from excore_ray.errors import SettingsError
 
 logger = logging.getLogger(__name__)
-
-
-class GatewaySettings(msgspec.Struct, frozen=True):
-    """What a gateway is told; plain values, for they travel between processes.
-
-    application: "module:function", called as function(exchange, application_settings), returns
-    an ASGI application.  application_settings: anything that can be pickled.
-    exchange: "module:class", called as class(wiring, clock).
-    host, port: where it listens; the port is shared with other gateways and must not be 0.
-    """
-
-    application: str
-    application_settings: Any
-    host: str = "127.0.0.1"
-    port: int = 8080
-    exchange: str = "excore_ray.exchange:Exchange"
-    limits: HttpLimits = HttpLimits()
 
 
 class Facade(Protocol):

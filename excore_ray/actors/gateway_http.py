@@ -13,21 +13,9 @@ import asyncio
 import enum
 from typing import Any
 
-import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-
-class HttpLimits(msgspec.Struct, frozen=True):
-    """connections_max: of one gateway; more are hung up on.  request_s: from the opening of a
-    connection, or the first byte of a request, to its last byte.  head_bytes_max: request line
-    and headers.  keep_alive_s: between two requests of a connection.
-    """
-
-    connections_max: int = 4096
-    request_s: float = 20.0
-    head_bytes_max: int = 16 * 1024
-    keep_alive_s: int = 75
-    backlog: int = 2048
+from excore_ray.actors.plan import HttpLimits
 
 
 class _Phase(enum.Enum):

@@ -21,12 +21,10 @@ from pathlib import Path
 import msgspec
 
 from excore_ray.actors.clock import SteadyClock
-from excore_ray.actors.shell import EXIT_BUG, EXIT_OPENING, Around, Shell, ShellSettings
-from excore_ray.actors.wire import DEFAULT_LIMITS, Endpoint, Limits
+from excore_ray.actors.plan import NodeSettings
+from excore_ray.actors.shell import EXIT_BUG, EXIT_OPENING, Around, Shell
+from excore_ray.actors.wire import Endpoint
 from excore_ray.actors.wiring import Resolve, TcpWiring, read_secret
-from excore_ray.core.custodian import CustodianLimits
-from excore_ray.core.registrar import RegistrarLimits
-from excore_ray.core.shardlink import SequencerLimits
 from excore_ray.storage.journal import Journal
 from excore_ray.storage.ownership import Holder, Ownership
 from excore_ray.storage.sqlite import open_sqlite
@@ -38,34 +36,12 @@ _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _READY_WAIT_S = 5.0
 
 
-class NodeSettings(msgspec.Struct, frozen=True):
-    """What every process of a node is told: plain values, for they travel, and no secrets.
-
-    data: the directory of the journals.  logs: of the log files, one for each actor.
-    secret: the file of the cluster secret.  host: the address the wire listens on.
-    kill_after_s: how long a predecessor that holds a journal is waited for before it is ended.
-    reopen_pause_s: how long a process that cannot open its part lingers before it ends.
-    """
-
-    data: str
-    logs: str
-    secret: str
-    host: str = "127.0.0.1"
-    log_level: str = "INFO"
-    kill_after_s: float = 5.0
-    reopen_pause_s: float = 2.0
-    shell: ShellSettings = ShellSettings()
-    wire: Limits = DEFAULT_LIMITS
-    sequencer: SequencerLimits = SequencerLimits()
-    custodian: CustodianLimits = CustodianLimits()
-    registrar: RegistrarLimits = RegistrarLimits()
-
-
 class Readiness(msgspec.Struct, frozen=True):
-    """Whether an actor serves, and where; else `trouble` says how far it is."""
+    """Whether an actor serves, and where on the wire, if it does; else how far it is."""
 
+    serves: bool
     endpoint: Endpoint | None
-    trouble: str = ""
+    trouble: str
 
 
 OpenShell = Callable[[Journal, Around], Awaitable[Shell]]
@@ -74,32 +50,36 @@ OpenShell = Callable[[Journal, Around], Awaitable[Shell]]
 class Host:
     """A process around one part.  Made on a running loop.
 
-    open_part: opens it and returns where it serves; whatever it raises is fatal.
+    open_part: opens it and returns where it serves on the wire, if it does; whatever it raises
+    is fatal.
     """
 
     def __init__(
-        self, name: str, node: NodeSettings, open_part: Callable[[], Awaitable[Endpoint]]
+        self, name: str, node: NodeSettings, open_part: Callable[[], Awaitable[Endpoint | None]]
     ) -> None:
         begin_log(name, node)
         self.name = name
         self.node = node
         self.progress = "it is starting"
         self._open_part = open_part
+        self._serves = False
         self._endpoint: Endpoint | None = None
         self._settled = asyncio.Event()
         self._task = asyncio.create_task(self._open())
 
     async def ready(self) -> Readiness:
         """Whether the part serves; waits some seconds for it, so that callers need not poll."""
-        if self._endpoint is None:
+        if not self._serves:
             waiting = asyncio.create_task(self._settled.wait())
             await asyncio.wait([waiting], timeout=_READY_WAIT_S)
             waiting.cancel()
-        return Readiness(self._endpoint, "" if self._endpoint is not None else self.progress)
+        return Readiness(self._serves, self._endpoint, "" if self._serves else self.progress)
 
     async def _open(self) -> None:
         try:
             self._endpoint = await self._open_part()
+            self._serves = True
+            self.progress = ""
             self._settled.set()
         except Exception as error:
             self.progress = f"it cannot be opened: {error}"
@@ -122,7 +102,7 @@ class ShellHost(Host):
 
     async def status(self) -> dict[str, int | str]:
         """Figures of the shell, and what stands in its way."""
-        found = {"pid": os.getpid(), "trouble": self.progress}
+        found: dict[str, int | str] = {"pid": os.getpid(), "trouble": self.progress}
         return found | self.shell.status() if self.shell is not None else found
 
     async def stop(self, patience_s: float) -> None:

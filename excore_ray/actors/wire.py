@@ -194,6 +194,7 @@ class Link:
     one failed attempt.  connect: how to reach an endpoint; for TLS,
     `functools.partial(connect_tcp, ssl=context)`.
     connection: the live one, or None.  trouble: why there is none, as far as is known.
+    Raises ValueError when a name or `secret` cannot be used.
     """
 
     def __init__(
@@ -305,8 +306,10 @@ async def serve(
     """Listen on TCP for peers that hold `secret`, under `name`.
 
     host: an address of this machine, "0.0.0.0" or "::" for all.  port: 0 takes a free one.
-    ssl: a server context, for TLS.  Raises OSError when the address cannot be taken.
+    ssl: a server context, for TLS.  Raises OSError when the address cannot be taken, ValueError
+    when `name` or `secret` cannot be used.
     """
+    check_identity(name, secret)
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     family, *_, address = found[0]

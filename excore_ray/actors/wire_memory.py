@@ -20,6 +20,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 from excore_ray.actors.wire import DEFAULT_LIMITS, Arrival, Endpoint, Handler, Limits, Link
+from excore_ray.actors.wire_challenge import check_identity
 from excore_ray.actors.wire_server import Server
 
 _READ_BYTES = 64 * 1024  # delivered at once at most, so that long frames arrive in pieces
@@ -60,6 +61,7 @@ class MemoryNetwork:
         limits: Limits = DEFAULT_LIMITS,
     ) -> Server:
         """Listen under `name`, as `wire.serve` does.  OSError when the address is taken."""
+        check_identity(name, secret)
         listener = self.listen(name, host, port)
         return Server(handler, listener, name=name, secret=secret, limits=limits)
 

@@ -16,7 +16,7 @@ import logging
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING
 
-from excore_ray.actors.wire_challenge import check_identity, server_challenge
+from excore_ray.actors.wire_challenge import server_challenge
 from excore_ray.actors.wire_connection import FramedConnection, report_failure
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ class Server:
     def __init__(
         self, handler: Handler, listener: Listener, *, name: str, secret: bytes, limits: Limits
     ) -> None:
-        check_identity(name, secret)
         self.refused_count = 0
         self._handler = handler
         self._listener = listener

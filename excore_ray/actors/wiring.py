@@ -72,6 +72,11 @@ class TcpWiring:
         )
 
 
+def new_gateway_name() -> str:
+    """A name for the wire that no other incarnation of a gateway has had."""
+    return "gateway-" + secrets.token_hex(8)
+
+
 def make_secret(path: Path) -> None:
     """Make the cluster secret at `path`, readable by its owner alone, unless there is one."""
     try:

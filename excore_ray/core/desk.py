@@ -40,6 +40,7 @@ class Desk:
     def __init__(self, machine: Runs, record: Callable[[int, list[Any]], Any]) -> None:
         self.reception = Reception(machine.results)
         self.now_us = 0
+        self.next_seq = 0  # of the journal, told by the shell for the status
         self._machine = machine
         self._record = record
         self._commands: list[Any] = []

@@ -24,11 +24,12 @@ from pathlib import Path
 from typing import Literal
 
 Order = Literal["little", "big"]
+Sums = tuple[int, int]
 
 _HEADER_BYTES = 32  # magic, version, page size, checkpoint number, 2 salts, 2 sums: u32 each
+_PAIR = struct.Struct(">II")
 _FRAME = struct.Struct(">II8sII")  # page, pages after a commit or 0, salts, 2 sums
 _MAGICS = {b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83"}  # sums over little, over big endian words
-_ORDERS: tuple[Order, ...] = ("little", "big")
 _MASK = 0xFFFFFFFF
 
 
@@ -71,29 +72,39 @@ def _scan(fd: int, frame_bytes: int, frames_accepted: int) -> int | None:
     if len(raw) < _HEADER_BYTES:
         return None
     order: Order = "big" if raw[3] & 1 else "little"
-    sums = struct.pack(">II", *_sums(raw[:24], (0, 0), order))
+    is_good = raw[:4] in _MAGICS and raw[24:] == _PAIR.pack(*_sums(raw[:24], (0, 0), order))
     # A header is synced before its first frame, so one that fails its checksum is damaged; what
     # the frames say of themselves is all there is to go by then.
-    is_good = raw[:4] in _MAGICS and raw[24:] == sums
+    orders: tuple[Order, ...] = (order,) if is_good else ("little", "big")
     salts = raw[16:24] if is_good else os.pread(fd, 8, _HEADER_BYTES + 8)
     count = (os.fstat(fd).st_size - _HEADER_BYTES) // frame_bytes
     for frame in range(frames_accepted, count - 1):
         at = _HEADER_BYTES + frame * frame_bytes
-        _, pages, own_salts, *seed = _FRAME.unpack(os.pread(fd, _FRAME.size, at))
-        if not pages or own_salts != salts:
-            continue
-        after = os.pread(fd, frame_bytes, at + frame_bytes)
-        _, _, own_salts, *recorded = _FRAME.unpack_from(after)
-        data = after[:8] + after[_FRAME.size :]
-        if own_salts == salts and any(
-            _sums(data, (seed[0], seed[1]), order) == (recorded[0], recorded[1])
-            for order in _ORDERS
-        ):
-            return frame + 1
+        _, pages, _, _, _ = _FRAME.unpack(os.pread(fd, _FRAME.size, at))
+        _, _, salts_after, _, _ = _FRAME.unpack(os.pread(fd, _FRAME.size, at + frame_bytes))
+        if pages and salts_after == salts:
+            # The sums before the frame stand at the end of the header, or of the frame before.
+            before = os.pread(fd, 8, at - (frame_bytes - 16 if frame else 8))
+            both = os.pread(fd, 2 * frame_bytes, at)
+            if any(_are_linked(both, _PAIR.unpack(before), each) for each in orders):
+                return frame + 1
     return None
 
 
-def _sums(data: bytes, seed: tuple[int, int], order: Order) -> tuple[int, int]:
+def _are_linked(both: bytes, before: Sums, order: Order) -> bool:
+    """Whether the checksum of the second of two frames goes on from that of the first.
+
+    The first may be damaged, in its data or in its sums: either gives what the second began with.
+    before: the sums before the first.
+    """
+    half = len(both) // 2
+    first, second = both[:half], both[half:]
+    seeds = _PAIR.unpack(first[16:24]), _sums(first[:8] + first[24:], before, order)
+    data, recorded = second[:8] + second[24:], _PAIR.unpack(second[16:24])
+    return any(_sums(data, seed, order) == recorded for seed in seeds)
+
+
+def _sums(data: bytes, seed: Sums, order: Order) -> Sums:
     """The log's running checksum over `data`, a multiple of 8 bytes."""
     words = array("I", data)
     if sys.byteorder != order:

@@ -19,6 +19,7 @@ from excore_ray.actors.shell import Around, Shell, ShellSettings
 from excore_ray.actors.wire import Endpoint, Handler, Limits, Link
 from excore_ray.actors.wire_memory import MemoryNetwork
 from excore_ray.actors.wire_server import Server
+from excore_ray.actors.wiring import new_gateway_name
 from excore_ray.core import commands as c
 from excore_ray.core import messages as m
 from excore_ray.core.custodian import CustodianLimits, market_name
@@ -29,7 +30,7 @@ from excore_ray.core.registrar import RegistrarLimits
 from excore_ray.core.routing import RouterLimits
 from excore_ray.core.shardlink import SequencerLimits, shard_name
 from excore_ray.errors import WireClosed
-from excore_ray.exchange import Exchange, ExchangeSettings, new_gateway_name
+from excore_ray.exchange import Exchange, ExchangeSettings
 from excore_ray.storage.journal import Journal
 from excore_ray.storage.memory import MemoryDisk, open_memory
 

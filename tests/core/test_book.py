@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from excore_ray.core.book import BookSide, Level
+from excore_ray.core.book import BookSide
 from excore_ray.core.matching import match
 from excore_ray.core.orders import Order, OrderType, Side
 
@@ -136,25 +136,22 @@ def test_depth(side: Side, limit: int, interval: int, expected: list[int]) -> No
 
 
 @pytest.mark.parametrize("levels_count", [10, 10_000])
-def test_matching_looks_at_as_many_levels_as_it_needs(
-    levels_count: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_matching_touches_as_many_levels_as_it_needs(levels_count: int) -> None:
     book = filled(Side.SELL, *((price, 2) for price in range(100, 100 + levels_count)))
-    touched: list[int] = []
-    whole = Level.__iter__
-
-    def counted(level: Level) -> Iterator[Order]:
-        touched.append(level.price)
-        return whole(level)
-
-    monkeypatch.setattr(Level, "__iter__", counted)
     cases = [
         (make(0, Side.BUY, 99, 1), 1),  # finds out that it crosses nothing
         (make(0, Side.BUY, 100, 1), 1),
         (make(0, Side.BUY, 200, 5), 3),
-        (make(0, Side.BUY, 0, 301, OrderType.MARKET), 2),  # money for two at 100 and one at 101
+        (make(0, Side.BUY, 0, 350, OrderType.MARKET), 3),  # two at 100, one at 101, none at 102
     ]
     for taker, count in cases:
-        touched.clear()
-        match(taker, book)
+        touched: list[int] = []
+        match(taker, noted(book, touched))
         assert len(touched) == count
+
+
+def noted(book: BookSide, touched: list[int]) -> Iterator[Order]:
+    """The orders of `book`, one to a level, with a note of the price of each that is asked for."""
+    for order in book:
+        touched.append(order.price)
+        yield order

@@ -1,0 +1,110 @@
+"""Instance: the surroundings of a Ray of our own on this machine: environment, directories, lock.
+
+Separate from what uses Ray because Ray reads the environment when it is imported: everything
+here happens before, and nothing here imports it.
+
+A private Ray is reached by nobody else: it listens on 127.0.0.1 only, asks everyone for a token
+that only this user can read, and keeps its files, which it makes accessible to all, inside a
+directory that only this user can enter.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from excore_ray.errors import SettingsError
+
+OBJECT_STORE_BYTES = 80 * 1024 * 1024  # close to the least Ray accepts; we keep no objects
+_PREFIX = "excore-"  # short: Ray puts sockets below, whose paths are limited to 107 bytes
+_ENVIRONMENT = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # Otherwise workers run behind everything else, and are the first to be ended without memory.
+    "RAY_worker_niceness": "0",
+    "RAY_worker_oom_score_adjustment": "0",
+    # "No clusters": the address of this node is 127.0.0.1, and Ray listens there only.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    # Ray prints the death of each worker to the terminal, whatever it is told about logs.
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+class DataLock:
+    """The data directory, which is made if need be, held by the one process that may start an
+    exchange on it.
+
+    Without it a second start would take every journal away from the first.
+    """
+
+    def __init__(self, data: Path) -> None:
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._fd = os.open(data / "exchange.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = self.note()
+            os.close(self._fd)
+            raise SettingsError(f"an exchange runs on {data} already ({holder})") from None
+
+    def note(self) -> str:
+        """What the last holder has written."""
+        return os.pread(self._fd, 4096, 0).decode("utf-8", "replace")
+
+    def write(self, note: str) -> None:
+        """Leave a note to whoever comes next."""
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, note.encode(), 0)
+
+    def release(self) -> None:
+        """Let the next one in."""
+        os.close(self._fd)
+
+
+class PrivateRay:
+    """The place of one private Ray.  To be made before Ray is imported in this process.
+
+    options: for ray.init().
+    """
+
+    def __init__(self, lock: DataLock, cpus: int) -> None:
+        if "ray" in sys.modules:
+            raise SettingsError("Ray was imported before its environment could be set")
+        _remove_place(lock.note())
+        self._place = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        lock.write(str(self._place))
+        token = self._place / "token"
+        fd = os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with open(fd, "w", encoding="ascii") as file:
+            file.write(secrets.token_hex(32))
+        os.environ.update(_ENVIRONMENT)
+        os.environ["RAY_AUTH_TOKEN_PATH"] = str(token)
+        os.environ.pop("RAY_AUTH_TOKEN", None)
+        os.environ.pop("RAY_ADDRESS", None)
+        self.options: dict[str, Any] = {
+            "address": "local",
+            "num_cpus": cpus,
+            "num_gpus": 0,
+            "include_dashboard": False,
+            "log_to_driver": False,
+            "object_store_memory": OBJECT_STORE_BYTES,
+            "_temp_dir": str(self._place / "ray"),
+        }
+
+    def remove(self) -> None:
+        """Delete the place, logs of Ray included, once Ray was shut down."""
+        shutil.rmtree(self._place, ignore_errors=True)
+
+
+def _remove_place(note: str) -> None:
+    """Delete what a predecessor that was killed has left behind."""
+    place = Path(note)
+    if place.is_absolute() and place.name.startswith(_PREFIX) and (place / "token").exists():
+        shutil.rmtree(place, ignore_errors=True)

@@ -1,0 +1,90 @@
+"""Plan: what each process of an exchange is told when it starts.
+
+Separate so that a process may read its part without importing what others run.  All of it are
+plain values, for they travel between processes and are kept by Ray: no secrets, no handles.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from excore_ray.actors.compactor import CompactorSettings
+from excore_ray.actors.shell import ShellSettings
+from excore_ray.actors.wire import DEFAULT_LIMITS, Limits
+from excore_ray.core.custodian import CustodianLimits
+from excore_ray.core.registrar import RegistrarLimits
+from excore_ray.core.shardlink import SequencerLimits
+
+
+class NodeSettings(msgspec.Struct, frozen=True):
+    """What every process of a node is told.
+
+    data: the directory of the journals.  logs: of the log files, one for each actor.
+    secret: the file of the cluster secret.  host: the address the wire listens on.
+    kill_after_s: how long a predecessor that holds a journal is waited for before it is ended.
+    reopen_pause_s: how long a process that cannot open its part lingers before it ends.
+    """
+
+    data: str
+    logs: str
+    secret: str
+    host: str = "127.0.0.1"
+    log_level: str = "INFO"
+    kill_after_s: float = 5.0
+    reopen_pause_s: float = 2.0
+    shell: ShellSettings = ShellSettings()
+    wire: Limits = DEFAULT_LIMITS
+    sequencer: SequencerLimits = SequencerLimits()
+    custodian: CustodianLimits = CustodianLimits()
+    registrar: RegistrarLimits = RegistrarLimits()
+
+
+class HttpLimits(msgspec.Struct, frozen=True):
+    """connections_max: of one gateway; more are hung up on.  request_s: from the opening of a
+    connection, or the first byte of a request, to its last byte.  head_bytes_max: request line
+    and headers.  keep_alive_s: between two requests of a connection.
+    """
+
+    connections_max: int = 4096
+    request_s: float = 20.0
+    head_bytes_max: int = 16 * 1024
+    keep_alive_s: int = 75
+    backlog: int = 2048
+
+
+class GatewaySettings(msgspec.Struct, frozen=True):
+    """What a gateway is told.
+
+    application: "module:function", called as function(exchange, application_settings), returns
+    an ASGI application.  application_settings: anything that can be pickled.
+    exchange: "module:class", called as class(wiring, clock).
+    host, port: where it listens, together with the other gateways; port 0 takes a free one.
+    """
+
+    application: str
+    application_settings: Any
+    host: str = "127.0.0.1"
+    port: int = 8080
+    exchange: str = "excore_ray.exchange:Exchange"
+    limits: HttpLimits = HttpLimits()
+
+
+class ClusterSettings(msgspec.Struct, frozen=True):
+    """A whole exchange.
+
+    shards: of the ledger, at the first start; afterwards the catalog knows.
+    gateway, gateways: what each is told, and how many share the port; None for none.
+    address: of a running Ray to use; "" starts a private one, with `cpus` for Ray's own use.
+    start_s: how long everything may take to serve, long replays included.
+    """
+
+    node: NodeSettings
+    gateway: GatewaySettings | None = None
+    gateways: int = 1
+    shards: int = 2
+    compactor: CompactorSettings = CompactorSettings()
+    address: str = ""
+    cpus: int = 1
+    start_s: float = 600.0
