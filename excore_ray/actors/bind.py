@@ -12,6 +12,7 @@ import asyncio
 import functools
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -48,6 +49,7 @@ COMPACTOR = "compactor"
 _COMPACTOR_NICENESS = 10
 _PAUSE_S = 0.1
 _MARKET_WAIT_S = 60.0  # then the catalog tries anew
+_SPARED = ("pyarrow", "pydantic", "starlette")
 _handles: dict[str, Any] = {}  # of this process, by name
 
 
@@ -149,6 +151,9 @@ class GatewayActor(Host):
         return None
 
 
+_KEEPS_IMPORTS = {GatewayActor}
+
+
 async def connect(options: dict[str, Any]) -> None:
     """Begin to use Ray.  options: of ray.init(), which starts a private Ray or joins one."""
     import ray
@@ -168,11 +173,11 @@ async def disconnect() -> None:
 async def spawn(name: str, actor: type[Host], *args: Any) -> Any:
     """The handle of the actor called `name`, which is started unless there is one.
 
-    args: of its constructor; Ray keeps them for every later incarnation.
+    args: of its constructor, the same for every later incarnation.
     """
     import ray
 
-    options = ray.remote(actor).options(
+    options = ray.remote(_lean(actor, args)).options(
         name=name,
         get_if_exists=True,
         lifetime="detached",  # it outlives whoever started it
@@ -181,7 +186,7 @@ async def spawn(name: str, actor: type[Host], *args: Any) -> Any:
         max_task_retries=0,  # a call may have run: who asks decides whether to ask again
     )
     # In a thread: it waits for Ray's directory, which may be away.
-    _handles[name] = await asyncio.to_thread(options.remote, *args)
+    _handles[name] = await asyncio.to_thread(options.remote)
     return _handles[name]
 
 
@@ -259,6 +264,23 @@ async def remove(name: str) -> None:
 async def _ask_ready(name: str) -> Readiness:
     found: Readiness = await call(name, "ready", wait_s=10.0)
     return found
+
+
+def _lean(actor: type[Host], args: tuple[Any, ...]) -> type[Host]:
+    """`actor` with its arguments built in, kept from importing what it has no use for.
+
+    When it first unpickles an argument or pickles a result, Ray imports whatever of some large
+    packages is installed, 35 MB in each process, only to be able to pickle their objects.  An
+    actor without arguments runs before that.
+    """
+
+    def make(self: Host) -> None:
+        if actor not in _KEEPS_IMPORTS:
+            for package in _SPARED:
+                sys.modules.setdefault(package, None)  # type: ignore[arg-type]
+        actor.__init__(self, *args)
+
+    return type(actor.__name__, (actor,), {"__init__": make})
 
 
 def _streams(data: Path) -> list[str]:

@@ -116,7 +116,8 @@ class Connection(Protocol):
         """Take no more frames in, so that the peer's sends pile up at the peer.
 
         Frames that were read together with the current one still come: at most 256 KiB of them.
-        While reading is paused, an end of the connection may go unnoticed.
+        While reading is paused, an end of the connection may go unnoticed.  Over TCP a pause of
+        more than 10 s, while the peer has data to send, is an end of the connection.
         """
 
     def resume_reading(self) -> None:

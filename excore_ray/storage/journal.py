@@ -61,7 +61,10 @@ class Opened(msgspec.Struct, frozen=True):
 
 
 class JournalReader(Protocol):
-    """A stream as others see it: archive, compactor, audit, backup.  Works while its owner runs."""
+    """A stream as others see it: archive, compactor, audit, backup.  Works while its owner runs.
+
+    To those, unlike to the owner, a JournalFailed is not final: they may ask again.
+    """
 
     stream: str
 

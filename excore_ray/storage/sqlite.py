@@ -4,11 +4,11 @@ Separate from the port so that a cluster can keep its journals elsewhere.  It mu
 entries say, nor who its actor is beyond a name for the lock.
 
 Everything runs where it is called; nothing is handed to a thread of ours.  Measured on 20 KB
-entries: in line, an append takes 0.16 ms and blocks the event loop for that long.  In a worker
-thread, or with only the commit in one, a lone append takes 0.18 to 0.41 ms, and when the loop is
-busy the thread waits for the interpreter's lock between its steps: 5 ms at the 99th percentile
-with uvloop, 180 ms and more with asyncio.  While an append is in flight its actor has nothing to
-say anyway, for nothing leaves before it is durable.
+entries, the bare transaction: in line it takes 0.16 ms on uvloop and 0.28 ms on asyncio, and
+blocks the loop for that long.  In a worker thread, or with only the commit in one, it takes 0.18
+to 0.41 ms alone, and when the loop is busy the thread waits for the interpreter's lock between its
+steps: 5 ms at the 99th percentile on uvloop, 180 ms and more on asyncio.  While an append is in
+flight its actor has nothing to say anyway, for nothing leaves before it is durable.
 
 The log is checkpointed in small steps, of about 1 ms, and in a turn of the loop after the append
 that made one due, so that a lone append does not wait for it.
@@ -160,7 +160,7 @@ class SqliteJournal(SqliteReader):
     async def append(
         self, seq: int, epoch: int, bodies: Sequence[bytes], keys: Sequence[bytes]
     ) -> None:
-        """See Journal.append.  Cost: 0.16 ms for 20 KB, and about 10 us a key."""
+        """See Journal.append.  Cost: 0.2 ms for 20 KB, and 10 us a key."""
         with self._guard:
             with self._transaction() as db:
                 head = self._insert(db, seq, epoch, bodies, keys)

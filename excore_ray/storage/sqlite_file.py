@@ -12,6 +12,7 @@ The file is in WAL mode with synchronous=FULL: a commit is one write and one syn
 has exactly one writing connection, which alone checkpoints; all others are read-only.  That also
 keeps clear of the WAL-reset bug of SQLite before 3.51.3, which needs two connections that write or
 checkpoint.  Checkpoints are asked for explicitly, since an automatic one hides its errors.
+Source: the SQLite documentation, Write-Ahead Logging.
 """
 
 from __future__ import annotations

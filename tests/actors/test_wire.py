@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import random
 import struct
 
 import pytest
 
 from excore_ray.actors.wire import Limits
-from excore_ray.actors.wire_connection import HEADER
+from excore_ray.actors.wire_connection import HEADER, FramedConnection
 from excore_ray.errors import FrameTooLarge, WireClosed, WireOverloaded
 from tests.actors.wire_world import (
     WORLDS,
@@ -25,6 +27,7 @@ from tests.actors.wire_world import (
 
 pytestmark = pytest.mark.parametrize("world", WORLDS)
 KIB, MIB = 1024, 1024 * 1024
+DESCRIPTORS = "/dev/fd"
 SMALL = Limits(
     frame_bytes_max=64 * KIB,
     unsent_bytes_max=256 * KIB,
@@ -296,4 +299,7 @@ def test_a_thousand_meetings_leave_nothing_behind(world: str) -> None:
         assert not serving._connections
         assert not serving._strangers
 
+    before = len(os.listdir(DESCRIPTORS))
     play(world, scenario)
+    assert len(os.listdir(DESCRIPTORS)) <= before
+    assert not [each for each in gc.get_objects() if isinstance(each, FramedConnection)]

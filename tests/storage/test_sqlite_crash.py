@@ -100,7 +100,7 @@ def test_a_successor_takes_over_from_an_owner_that_appends(tmp_path: Path) -> No
 def test_an_owner_of_another_name_is_left_in_peace(tmp_path: Path) -> None:
     child = spawn("hold", tmp_path)
     assert line_of(child) == "held"
-    with pytest.raises(StreamBusy):
+    with pytest.raises(StreamBusy, match="it is another actor than"):
         open_sqlite(tmp_path, STREAM, owner=Ownership("somebody else", kill_after_s=0.05))
     assert child.poll() is None
     end(child)

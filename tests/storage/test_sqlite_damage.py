@@ -54,6 +54,13 @@ def test_damage_stops_the_replay_at_the_entry(
             assert len(reader.read(1, 509 * (seq - 1))) == seq - 1
 
 
+def test_damage_among_the_newest_entries_stops_the_opening(place: Path) -> None:
+    filled(place)
+    edit(place, "UPDATE journal SET epoch = 2 WHERE seq = 39")
+    with pytest.raises(JournalBroken, match="entry 39 "):
+        open_sqlite(place, STREAM, owner=OWNER)
+
+
 def test_a_body_of_another_type_is_damage(place: Path) -> None:
     filled(place)
     edit(place, "UPDATE journal SET body = 7 WHERE seq = 7")
