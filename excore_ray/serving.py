@@ -72,9 +72,7 @@ async def serve(settings: Settings, say: Callable[[str], None]) -> None:
     Raises ExcoreError when the exchange cannot serve.
     """
     stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopping.set)
+    _listen(stopping)
     places = Places(settings.directory)
     places.make()
     starting = asyncio.create_task(start(_plan(settings, places), say))
@@ -83,6 +81,8 @@ async def serve(settings: Settings, say: Callable[[str], None]) -> None:
     if not starting.done():
         say("stopping before everything has started")
     cluster = await starting
+    # Ray has put handlers of its own in place, which print a stack.
+    _listen(stopping)
     try:
         if not stopping.is_set():
             await _introduce(cluster, settings, places, say)
@@ -93,6 +93,12 @@ async def serve(settings: Settings, say: Callable[[str], None]) -> None:
         places.running.unlink(missing_ok=True)
         await cluster.stop(_STOP_PATIENCE_S)
     say("stopped")
+
+
+def _listen(stopping: asyncio.Event) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopping.set)
 
 
 def read_running(places: Places) -> str:

@@ -245,7 +245,7 @@ async def call(name: str, method: str, *args: Any, wait_s: float) -> Any:
             return await getattr(handle, method).remote(*args)
     except (TimeoutError, ray.exceptions.RayActorError) as fault:
         _handles.pop(name, None)
-        raise WireClosed(f"{name} does not answer: {fault!r}") from fault
+        raise WireClosed(f"{name} does not answer: {type(fault).__name__}") from fault
 
 
 async def remove(name: str) -> None:

@@ -29,7 +29,7 @@ from excore_ray.core.commands import CreateCatalog, CreateShard
 from excore_ray.core.custodian import market_name
 from excore_ray.core.registrar import CATALOG
 from excore_ray.core.shardlink import shard_name
-from excore_ray.errors import WireClosed
+from excore_ray.errors import ExcoreError, WireClosed
 
 logger = logging.getLogger(__name__)
 
@@ -81,8 +81,9 @@ class Cluster:
         """
         share_s = patience_s / 3
         try:
+            await bind.wait_ready([CATALOG], share_s)
             ledgers, markets = await self.layout()
-        except WireClosed as fault:
+        except ExcoreError as fault:
             logger.warning("the catalog does not say what runs: %s", fault)
             ledgers, markets = [shard_name(k) for k in range(self.shards)], []
         for names in (self.gateways, markets, [*ledgers, CATALOG]):
@@ -172,7 +173,8 @@ async def _status(name: str) -> dict[str, Any]:
 
 async def _stop(name: str, patience_s: float) -> None:
     try:
+        await bind.wait_ready([name], patience_s)
         await bind.call(name, "stop", patience_s, wait_s=patience_s + 1)
-    except WireClosed as fault:
+    except ExcoreError as fault:
         logger.warning("%s was not stopped in order: %s", name, fault)
     await bind.remove(name)

@@ -10,6 +10,7 @@ directory that only this user can enter.
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import os
 import secrets
@@ -23,6 +24,7 @@ from excore_ray.errors import SettingsError
 
 OBJECT_STORE_BYTES = 80 * 1024 * 1024  # close to the least Ray accepts; we keep no objects
 _PREFIX = "excore-"  # short: Ray puts sockets below, whose paths are limited to 107 bytes
+_MARK = "EXCORE_RAY_PLACE"  # whose environment this is: a child inherits it, and is somebody else
 _ENVIRONMENT = {
     "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -72,25 +74,15 @@ class DataLock:
 
 
 class PrivateRay:
-    """The place of one private Ray.  To be made before Ray is imported in this process.
+    """The place of one private Ray.  The first of a process is made before Ray is imported.
 
-    options: for ray.init().
+    place: its directory.  options: for ray.init().
     """
 
     def __init__(self, lock: DataLock, cpus: int) -> None:
-        if "ray" in sys.modules:
-            raise SettingsError("Ray was imported before its environment could be set")
         _remove_place(lock.note())
-        self._place = Path(tempfile.mkdtemp(prefix=_PREFIX))
-        lock.write(str(self._place))
-        token = self._place / "token"
-        fd = os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with open(fd, "w", encoding="ascii") as file:
-            file.write(secrets.token_hex(32))
-        os.environ.update(_ENVIRONMENT)
-        os.environ["RAY_AUTH_TOKEN_PATH"] = str(token)
-        os.environ.pop("RAY_AUTH_TOKEN", None)
-        os.environ.pop("RAY_ADDRESS", None)
+        self.place = _prepared_place() if "ray" in sys.modules else _prepare()
+        lock.write(str(self.place))
         self.options: dict[str, Any] = {
             "address": "local",
             "num_cpus": cpus,
@@ -98,16 +90,47 @@ class PrivateRay:
             "include_dashboard": False,
             "log_to_driver": False,
             "object_store_memory": OBJECT_STORE_BYTES,
-            "_temp_dir": str(self._place / "ray"),
+            "_temp_dir": str(self.place / "ray"),
         }
 
     def remove(self) -> None:
-        """Delete the place, logs of Ray included, once Ray was shut down."""
-        shutil.rmtree(self._place, ignore_errors=True)
+        """Delete what Ray has written, logs included, once it was shut down.
+
+        The token stays until this process ends: Ray has read it, and will use no other.
+        """
+        shutil.rmtree(self.place / "ray", ignore_errors=True)
+
+
+def _prepare() -> Path:
+    """Make a place and set the environment for it."""
+    place = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    token = place / "token"
+    fd = os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with open(fd, "w", encoding="ascii") as file:
+        file.write(secrets.token_hex(32))
+    os.environ.update(_ENVIRONMENT)
+    os.environ["RAY_AUTH_TOKEN_PATH"] = str(token)
+    os.environ[_MARK] = f"{os.getpid()} {place}"
+    for name in ("RAY_AUTH_TOKEN", "RAY_ADDRESS"):
+        os.environ.pop(name, None)
+    return place
+
+
+def _prepared_place() -> Path:
+    """The place this process has made for an earlier Ray of its own."""
+    pid, _, place = os.environ.get(_MARK, "").partition(" ")
+    if pid != str(os.getpid()):
+        raise SettingsError(
+            "Ray was imported before its environment could be set: start the exchange first"
+        )
+    return Path(place)
 
 
 def _remove_place(note: str) -> None:
     """Delete what a predecessor that was killed has left behind."""
     place = Path(note)
+    if note == os.environ.get(_MARK, "").partition(" ")[2]:
+        return
     if place.is_absolute() and place.name.startswith(_PREFIX) and (place / "token").exists():
         shutil.rmtree(place, ignore_errors=True)

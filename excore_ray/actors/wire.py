@@ -327,8 +327,21 @@ class _TcpListener:
         self._ssl = ssl
 
     async def accept(self) -> Arrival:
-        accepted, _ = await asyncio.get_running_loop().sock_accept(self._socket)
-        return _TcpArrival(accepted, self._ssl)
+        # Not `loop.sock_accept`: cancelled as it succeeds, it forgets the accepted socket.
+        loop, readable = asyncio.get_running_loop(), asyncio.Event()
+        while True:
+            try:
+                accepted, _ = self._socket.accept()
+            except BlockingIOError:
+                loop.add_reader(self._socket, readable.set)
+            else:
+                accepted.setblocking(False)
+                return _TcpArrival(accepted, self._ssl)
+            try:
+                await readable.wait()
+            finally:
+                loop.remove_reader(self._socket)
+            readable.clear()
 
     def close(self) -> None:
         self._socket.close()

@@ -72,7 +72,7 @@ class ShardLink:
         "_aborts_unsaid",
         "_said_us",
         "_sent",
-        "_sent_us",
+        "_waiting_us",
         "aborting",
         "asked_us",
         "confirms",
@@ -92,7 +92,7 @@ class ShardLink:
         self.asked_us = 0  # when the undecided reservations were last asked for again
         self._aborts_unsaid: list[int] = []
         self._sent = 0  # newest entry sent
-        self._sent_us = 0  # when an entry or an abort was last sent, or entries were acknowledged
+        self._waiting_us = 0  # since when the shard owes a word on entries or aborts
         self._said_us = 0  # when anything was last sent
 
     def restart(self) -> None:
@@ -113,7 +113,7 @@ class ShardLink:
 
     def progressed(self, now_us: int) -> None:
         """The shard has acknowledged entries, so what follows them need not be sent again yet."""
-        self._sent_us = now_us
+        self._waiting_us = now_us
 
     def owes(self, box: Outbox) -> bool:
         """Whether anything here waits for the shard."""
@@ -123,7 +123,10 @@ class ShardLink:
         self, header: tuple[int, int, int], box: Outbox, now_us: int, limits: SequencerLimits
     ) -> m.ToShard | None:
         """All there is to say now, or None.  header: (market_no, epoch, low)."""
-        if now_us - self._sent_us >= limits.resend_us and (self.aborting or box.acked < self._sent):
+        if not self.aborting and box.acked >= self._sent:
+            self._waiting_us = now_us  # everything said so far was heard
+        elif now_us - self._waiting_us >= limits.resend_us:
+            self._waiting_us = now_us
             self.restart()
         self._sent = max(self._sent, box.acked)
         room = limits.entries_per_send_max - (self._sent - box.acked)
@@ -135,8 +138,6 @@ class ShardLink:
         something = entries or aborts or self.reserves or self.confirms
         if not something and now_us - self._said_us < limits.heartbeat_us:
             return None
-        if entries or aborts:
-            self._sent_us = now_us
         first = self._sent + 1
         message = m.ToShard(*header, self.reserves, aborts, self.confirms, first, entries, emitted)
         self._sent += len(entries)

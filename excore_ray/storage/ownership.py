@@ -92,6 +92,9 @@ class OwnerLock:
         """Let the next owner in.  May be called twice."""
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
+            if os.getpid() == self._pid:
+                # So that nobody takes this process, which may live on, for the next holder.
+                os.ftruncate(fd, 0)
             os.close(fd)
 
 

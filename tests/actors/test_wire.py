@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import random
@@ -276,6 +277,23 @@ def test_an_exception_out_of_a_handler_reaches_the_loop(world: str, where: str) 
         await close(serving)
 
     play(world, scenario, bugs=[OSError])
+
+
+def test_a_server_can_be_closed_in_any_turn_of_the_loop(world: str) -> None:
+    """Whoever has just arrived is hung up on, also when nobody has looked at it yet."""
+
+    async def scenario(world: World) -> None:
+        for turn in range(30):
+            serving = await world.serve(Recorder())
+            peers = [await world.raw(serving.endpoint) for _ in range(3)]
+            for peer in peers:
+                peer.say(next(challenger()))
+            for _ in range(turn):
+                await asyncio.sleep(0)
+            await close(serving)
+            await until(lambda peers=peers: all(peer.closed for peer in peers))
+
+    play(world, scenario)
 
 
 def test_a_thousand_meetings_leave_nothing_behind(world: str) -> None:

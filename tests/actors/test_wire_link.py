@@ -21,7 +21,6 @@ from tests.actors.wire_world import (
     QUICK,
     SECRET,
     WORLDS,
-    MemoryWorld,
     Raw,
     Recorder,
     TcpWorld,
@@ -174,6 +173,24 @@ def test_a_link_can_be_closed_at_any_moment(world: str, moment: str) -> None:
 
 
 @worlds
+def test_a_link_can_be_closed_in_any_turn_of_the_loop(world: str) -> None:
+    async def scenario(world: World) -> None:
+        server, client = Recorder(), Recorder()
+        serving = await world.serve(server)
+        for turn in range(40):
+            link = world.link(client, resolve=at(serving.endpoint))
+            link.start()
+            for _ in range(turn):
+                await asyncio.sleep(0)
+            await link.close()
+            assert len(client.names) == len(client.reasons)
+        await until(lambda: not server.live)
+        await close(serving)
+
+    play(world, scenario)
+
+
+@worlds
 def test_a_link_that_never_started_closes(world: str) -> None:
     async def scenario(world: World) -> None:
         await world.link(Recorder(), resolve=at(Endpoint("127.0.0.1", 9))).close()
@@ -240,67 +257,6 @@ def test_a_peer_that_takes_us_and_drops_us_is_not_dialled_in_a_hurry(world: str)
         await close(serving, link)
 
     play(world, scenario)
-
-
-def test_faults_of_the_network_in_memory() -> None:
-    async def scenario(world: World) -> None:
-        assert isinstance(world, MemoryWorld)
-        network = world.network
-        server, client, other = Recorder(), Recorder(), Recorder()
-        serving, link = await met(world, server, client)
-        second = world.link(other, name="market-2", resolve=at(serving.endpoint))
-        second.start()
-        await until(lambda: other.live)
-
-        assert network.cut(client="market-1") == 1
-        await until(lambda: client.reasons and len(client.names) == 2)
-        assert client.reasons == ["the connection was cut"]
-        assert other.reasons == []
-
-        network.black_hole(client="market-1", server="ledger-0")
-        for number in range(100):
-            client.only.send(b"x" * 5_000, number)
-        other.only.send(b"through", 1)
-        await until(lambda: server.frames)
-        await turns()
-        assert server.frames == [(1, b"through")]
-        network.heal(client="market-1")
-        await until(lambda: len(server.frames) == 101)
-        assert [number for number, _ in server.frames[1:]] == list(range(100))
-
-        network.refuse(server="ledger-0")
-        assert network.cut() == 2
-        await until(lambda: "refuse" in str(link.trouble))
-        assert client.live == {}
-        network.heal()
-        await until(lambda: client.live and other.live)
-
-        network.black_hole()
-        assert network.cut() == 2
-        await until(lambda: "silent" in str(link.trouble))
-        network.heal()
-        await until(lambda: client.live)
-        network.black_hole()
-        await close(serving, link, second)
-        network.heal()
-
-    play("memory", scenario)
-
-
-def test_an_address_is_taken_once() -> None:
-    async def scenario(world: World) -> None:
-        serving = await world.serve(Recorder(), host="here", port=7)
-        assert serving.endpoint == Endpoint("here", 7)
-        with pytest.raises(OSError, match="taken"):
-            await world.serve(Recorder(), host="here", port=7)
-        others = [await world.serve(Recorder(), host="here") for _ in range(8)]
-        assert len({each.endpoint for each in others} | {serving.endpoint}) == 9
-        await close(serving)
-        again = await world.serve(Recorder(), host="here", port=7)
-        for each in [again, *others]:
-            await close(each)
-
-    play("memory", scenario)
 
 
 @pytest.mark.parametrize("world", ["tcp", "tcp-uvloop"])

@@ -49,6 +49,7 @@ class NaiveOrder:
     maker_fee: Decimal
     referral: tuple[int, Decimal]
     frozen: Decimal = ZERO
+    dealt: tuple[Decimal, Decimal, Decimal] = (ZERO, ZERO, ZERO)  # stock, money, fee
 
     @property
     def pays(self) -> str:
@@ -69,6 +70,7 @@ class Oracle:
         self.orders: list[NaiveOrder] = []
         self.deals: list[tuple[Decimal, Decimal, int, int, Decimal, Decimal]] = []
         self.arrivals = 0
+        self.newest: NaiveOrder | None = None
 
     def update(self, update: c.Update) -> str:
         asset = "stock" if update.asset == 1 else "money"
@@ -81,7 +83,7 @@ class Oracle:
         return "ok"
 
     def put(self, put: c.PutLimit | c.PutMarket) -> str:
-        order = self._order(put)
+        order = self.newest = self._order(put)
         if self._need(order) > self.accounts[order.user, order.pays][0]:
             return "BALANCE_NOT_ENOUGH"
         if order.price is None:
@@ -184,6 +186,8 @@ class Oracle:
         if order.side != SELL:
             asset, digits = ("stock", self.scales.stock_save)
         fee = truncated(got * rate, digits)
+        stock, before, fees = order.dealt
+        order.dealt = (stock + amount, before + money, fees + fee)
         self.accounts[order.user, asset][0] += got - fee
         ref_user, ref_rate = order.referral
         share = truncated(fee * ref_rate, digits) if ref_user else ZERO

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from excore_ray.core import commands as c
 from excore_ray.core import messages as m
 from excore_ray.core.audit import audit_assets, audit_holds, check_holds
-from excore_ray.core.orders import Side
+from excore_ray.core.orders import Order, Side
 from excore_ray.core.reads import answer_ledger_query
 from excore_ray.core.reasons import Refused
 from excore_ray.core.sharding import shard_of
@@ -182,10 +182,11 @@ class Life:
         courier.check()
         market = courier.market
         for side in Side:
-            real = [(o.order_id, o.left) for o in market.sides[side]]
-            left = [(self.order_ids[o.arrival], o.left) for o in self.oracle.sorted_book(side)]
-            scale = self.scales.stock_prec
-            assert [(i, Decimal(amount).scaleb(-scale)) for i, amount in real] == left
+            real = [(o.order_id, *self._progress(o, side)) for o in market.sides[side]]
+            naive = [
+                (self.order_ids[o.arrival], o.left, *o.dealt) for o in self.oracle.sorted_book(side)
+            ]
+            assert real == naive
         self._compare_deals()
         totals: list[m.AssetTotals] = []
         for shard, ledger in enumerate(courier.ledgers):
@@ -231,6 +232,11 @@ class Life:
         assert self.oracle.put(put) == word_of(answer)
         if isinstance(answer, m.Placed):
             self.order_ids[self.oracle.arrivals] = answer.order_id
+            newest = self.oracle.newest
+            assert newest is not None
+            spends = isinstance(put, c.PutMarket) and put.side == Side.BUY
+            progress = self._progress(answer, put.side, spends)
+            assert progress == (newest.left, *newest.dealt)
 
     def _cancel(self, step: Cancel) -> None:
         mine = [o.order_id for o in self.courier.market.open_orders_of(step.user)]
@@ -304,6 +310,20 @@ class Life:
         for asset, name in ((STOCK, "stock"), (MONEY, "money")):
             fees = sum(ledger.fees.get(asset, 0) for ledger in self.courier.ledgers)
             assert self._decimal(fees, asset) == self.oracle.fees[name]
+
+    def _progress(
+        self, order: Order | m.Placed, side: int, spends: bool = False
+    ) -> tuple[Decimal, ...]:
+        """left, deal_stock, deal_money and deal_fee of an order; `left` is money when it spends."""
+        scales = self.scales
+        stock, both = scales.stock_prec, scales.stock_prec + scales.money_prec
+        fee_scale = scales.money_save if side == Side.SELL else scales.stock_save
+        return (
+            Decimal(order.left).scaleb(-(both if spends else stock)),
+            Decimal(order.deal_stock).scaleb(-stock),
+            Decimal(order.deal_money).scaleb(-both),
+            Decimal(order.deal_fee).scaleb(-fee_scale),
+        )
 
     def _decimal(self, value: int, asset: int) -> Decimal:
         scales = self.scales
