@@ -73,6 +73,15 @@ class Cluster:
         names = [CATALOG, *ledgers, *markets, bind.COMPACTOR, *self.gateways]
         return dict(zip(names, await asyncio.gather(*map(_status, names)), strict=True))
 
+    async def lost(self) -> str:
+        """Return, saying why, when nothing that ends will be restarted any more: stop() then.
+
+        Never returns on a Ray that others have started.
+        """
+        if self._ray is None:
+            return await asyncio.Future()
+        return await self._ray.lost()
+
     async def stop(self, patience_s: float = 20.0) -> None:
         """Finish what was asked and is pending, at most so long in all, then end everything.
 
@@ -105,6 +114,8 @@ class Cluster:
         settings, node = self.settings, self.settings.node
         options = self._ray.options if self._ray is not None else {"address": settings.address}
         await bind.connect(options)
+        if self._ray is not None:
+            self._ray.begun()
         create = CreateCatalog(settings.shards)
         await bind.spawn(CATALOG, bind.CatalogActor, node, create)
         await bind.spawn(bind.COMPACTOR, bind.CompactorActor, node, settings.compactor)

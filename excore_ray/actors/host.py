@@ -11,6 +11,7 @@ far that is, and when it cannot, ends the process after a pause, to be started a
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import logging.handlers
 import os
@@ -34,6 +35,7 @@ logger = logging.getLogger(__name__)
 _LOG_BYTES, _LOG_FILES = 10_000_000, 5
 _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _READY_WAIT_S = 5.0
+_COLLECT_AFTER = 100_000  # containers made and not freed
 
 
 class Readiness(msgspec.Struct, frozen=True):
@@ -58,6 +60,7 @@ class Host:
         self, name: str, node: NodeSettings, open_part: Callable[[], Awaitable[Endpoint | None]]
     ) -> None:
         begin_log(name, node)
+        calm_collector()
         self.name = name
         self.node = node
         self.progress = "it is starting"
@@ -125,6 +128,17 @@ class ShellHost(Host):
 
     def _wait_for(self, holder: Holder | None) -> None:
         self.progress = f"it waits for {holder or 'a process without a name'} to end"
+
+
+def calm_collector() -> None:
+    """Have Python look for cyclic garbage rarely, and never among what is there already.
+
+    An actor keeps much that lives long and makes little garbage in cycles; by default the
+    search took a third of a busy gateway's time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_COLLECT_AFTER, 20, 50)
 
 
 def begin_log(name: str, node: NodeSettings) -> None:

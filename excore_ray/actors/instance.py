@@ -10,8 +10,10 @@ directory that only this user can enter.
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import fcntl
+import logging
 import os
 import secrets
 import shutil
@@ -20,10 +22,16 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from excore_ray.errors import SettingsError
+
+logger = logging.getLogger(__name__)
 
 OBJECT_STORE_BYTES = 80 * 1024 * 1024  # close to the least Ray accepts; we keep no objects
 _PREFIX = "excore-"  # short: Ray puts sockets below, whose paths are limited to 107 bytes
+_VITAL = {"gcs_server", "raylet"}
+_LOOK_S = 1.0
 _MARK = "EXCORE_RAY_PLACE"  # whose environment this is: a child inherits it, and is somebody else
 _ENVIRONMENT = {
     "RAY_AUTH_MODE": "token",
@@ -31,6 +39,8 @@ _ENVIRONMENT = {
     # Otherwise workers run behind everything else, and are the first to be ended without memory.
     "RAY_worker_niceness": "0",
     "RAY_worker_oom_score_adjustment": "0",
+    # A question that comes after the end must not start another Ray.
+    "RAY_ENABLE_AUTO_CONNECT": "0",
     # "No clusters": the address of this node is 127.0.0.1, and Ray listens there only.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     # Ray prints the death of each worker to the terminal, whatever it is told about logs.
@@ -83,6 +93,7 @@ class PrivateRay:
         _remove_place(lock.note())
         self.place = _prepared_place() if "ray" in sys.modules else _prepare()
         lock.write(str(self.place))
+        self._processes: dict[psutil.Process, str] = {}
         self.options: dict[str, Any] = {
             "address": "local",
             "num_cpus": cpus,
@@ -93,11 +104,33 @@ class PrivateRay:
             "_temp_dir": str(self.place / "ray"),
         }
 
-    def remove(self) -> None:
-        """Delete what Ray has written, logs included, once it was shut down.
+    def begun(self) -> None:
+        """Remember the processes of this Ray, once it runs."""
+        self._processes = {
+            process: process.name() for process in psutil.Process().children(recursive=True)
+        }
 
-        The token stays until this process ends: Ray has read it, and will use no other.
+    async def lost(self) -> str:
+        """Return, saying what is gone, when this Ray can restart nothing any more.
+
+        Its actors may go on without it for a while.
         """
+        vital = [process for process, name in self._processes.items() if name in _VITAL]
+        while True:
+            for process in vital:
+                if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+                    return f"{self._processes[process]}, process {process.pid}, has ended"
+            await asyncio.sleep(_LOOK_S)
+
+    def remove(self) -> None:
+        """End what Ray has left running, and delete what it has written, logs included.
+
+        Ray leaves some of its agents behind when it was shut down after an accident.  The token stays until this process ends: Ray has read it, and will use no other.
+        """
+        for process in self._processes:
+            if process.is_running():
+                logger.warning("Ray has left process %d running: it is ended", process.pid)
+                process.kill()
         shutil.rmtree(self.place / "ray", ignore_errors=True)
 
 

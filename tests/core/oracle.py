@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from decimal import ROUND_DOWN, Context, Decimal
 
 from excore_ray.core import commands as c
+from excore_ray.core.specs import MarketRules
 
 SELL = 1
 ZERO = Decimal(0)
@@ -28,12 +29,12 @@ class Scales:
     money_save: int
     min_amount: int
 
-    def rules(self) -> c.MarketRules:
+    def rules(self) -> MarketRules:
         """The same for a market of assets 1 and 2."""
         stock_unit = 10 ** (self.stock_save - self.stock_prec)
         money_unit = 10 ** (self.money_save - self.stock_prec - self.money_prec)
         precs = (self.stock_prec, self.money_prec)
-        return c.MarketRules(1, 1, 2, *precs, stock_unit, money_unit, self.min_amount)
+        return MarketRules(1, 1, 2, *precs, stock_unit, money_unit, self.min_amount)
 
 
 @dataclass

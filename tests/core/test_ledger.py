@@ -46,9 +46,7 @@ def sold(order_id: int, amount: int, money: int, fee: int = 0, referral: int = 0
     """Alice's side of a deal in which she sells as taker."""
     rate = 20 if fee else 0
     price = money // amount
-    return c.Leg(
-        order_id, ALICE, 1, 2, 9, price, amount, rate, amount, MONEY, money, fee, referral
-    )
+    return c.Leg(order_id, ALICE, 1, 2, 9, price, amount, rate, amount, MONEY, money, fee, referral)
 
 
 def bought(order_id: int, amount: int, money: int, fee: int = 0, referral: int = 0) -> c.Leg:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from types import FrameType
 from typing import Any
 
 import pytest
@@ -13,6 +11,7 @@ from excore_ray.core import commands as c
 from excore_ray.core.market import Market
 from excore_ray.core.messages import Placed
 from excore_ray.core.orders import Side, order_id_of
+from excore_ray.core.specs import MarketRules
 from tests.core.machines import PLAIN, cancel, new_market, put_limit
 from tests.core.play import deals, finished_orders, play
 
@@ -160,7 +159,7 @@ def test_script(market: Market, name: str) -> None:
 
 
 def test_the_minimum_of_a_market_order() -> None:
-    rules = c.MarketRules(1, 1, 2, 0, 0, 1, 1, 3)
+    rules = MarketRules(1, 1, 2, 0, 0, 1, 1, 3)
     market = new_market(rules)
     play(
         market,
@@ -344,7 +343,9 @@ def test_a_new_epoch_lists_what_is_open_to_each_shard() -> None:
     two_shards = new_market()
     play(two_shards, "put a1 ask 5 @ 100\nput b1 bid 7 @ 90")
     two_shards.execute(c.OpenEpoch(2))
-    assert [box.dump()[-1][0].holds for box in two_shards.outboxes] == [[8193, 630], [4097, 5]]
+    listed = [box.dump()[-1][0] for box in two_shards.outboxes]
+    low = two_shards.id_base
+    assert listed == [c.OpenOrders(2, low, [8193, 630]), c.OpenOrders(2, low, [4097, 5])]
 
 
 def test_a_result_names_the_entry_it_caused_at_its_own_shard(market: Market) -> None:
@@ -356,56 +357,3 @@ def test_a_result_names_the_entry_it_caused_at_its_own_shard(market: Market) -> 
     assert taken is not None
     assert (rested.shard, rested.out_seq) == (1, 0)  # resting moves nothing
     assert (taken.shard, taken.out_seq) == (0, 2)
-
-
-def lines_run(command: Callable[[], object]) -> int:
-    """How many lines of the core a command runs: its cost, without a clock."""
-    count = 0
-
-    def trace(frame: FrameType, event: str, argument: object) -> Any:
-        nonlocal count
-        count += event == "line"
-        return trace if "excore_ray" in frame.f_code.co_filename else None
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        command()
-    finally:
-        sys.settrace(before)
-    return count
-
-
-def with_book(levels: int, orders_a_level: int) -> Market:
-    market = new_market()
-    number = 0
-    for level in range(levels):
-        for _ in range(orders_a_level):
-            number += 2
-            place(market, number, put_limit(1 + number % 7, Side.SELL, 2, 1_000_000 + level))
-            place(market, number + 1, put_limit(2, Side.BUY, 2, 999_999 - level))
-    return market
-
-
-def costs(market: Market) -> list[int]:
-    """What one of each kind of command costs, each in the middle or at the front of the book."""
-    number = market.last_order_id // 4096
-    middle = list(market.orders.values())[len(market.orders) // 2]
-    puts = [
-        put_limit(1, Side.SELL, 1, 1_000_000),  # joins the best level
-        put_limit(1, Side.BUY, 1, 1_000_000),  # takes part of an order
-        put_limit(1, Side.BUY, 1, 1_000_000),  # takes the rest of it
-        put_limit(1, Side.SELL, 1, 500_000),
-    ]
-    commands: list[c.MarketCommand] = [
-        c.Place(order_id_of(number + n, 1), put) for n, put in enumerate(puts, 1)
-    ]
-    commands.append(cancel(middle.user, middle.order_id))
-    return [lines_run(lambda command=command: market.execute(command)) for command in commands]
-
-
-def test_the_cost_of_a_command_does_not_grow_with_the_book() -> None:
-    small, large = costs(with_book(4, 4)), costs(with_book(800, 4))
-    deep = costs(with_book(4, 800))
-    assert small == large == deep
-    assert min(small) > 10, "nothing was measured"

@@ -135,7 +135,12 @@ steps: st.SearchStrategy[Step] = st.one_of(
     st.builds(Cancel, users, st.integers(0, 3)),
     st.builds(CancelAll, users),
     st.builds(
-        Update, users, st.sampled_from((STOCK, MONEY)), st.integers(-500, 500), st.booleans(), chunks
+        Update,
+        users,
+        st.sampled_from((STOCK, MONEY)),
+        st.integers(-500, 500),
+        st.booleans(),
+        chunks,
     ),
     st.builds(Deliver, shards, chunks, st.integers(0, 3)),
     st.builds(Forget, shards),

@@ -88,7 +88,7 @@ def dealt(side: Side, role: Role, price: str, amount: str, rate: str) -> tuple[D
     rules = wide(8, 8)
     ten_thousandths = int(Decimal(rate) * 10_000)
     order = make(side, (ten_thousandths, ten_thousandths))
-    steps = [int(Decimal(text).scaleb(8)) for text in (price, amount)]
+    steps = (int(Decimal(price).scaleb(8)), int(Decimal(amount).scaleb(8)))
     leg = leg_of(rules, order, (1, *steps, role))
     money = leg.credit if side == SELL else leg.debit
     return exact(money), exact(leg.fee)

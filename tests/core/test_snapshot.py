@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 import pytest
 
@@ -11,7 +13,14 @@ from excore_ray.core.catalog import Catalog
 from excore_ray.core.ledger import Ledger
 from excore_ray.core.market import Market
 from excore_ray.core.orders import Side, order_id_of
-from excore_ray.core.snapshot import dump, load_catalog, load_ledger, load_market, state_hash
+from excore_ray.core.snapshot import (
+    Machine,
+    dump,
+    load_catalog,
+    load_ledger,
+    load_market,
+    state_hash,
+)
 from tests.core.machines import (
     MONEY,
     STOCK,
@@ -182,7 +191,11 @@ def test_every_field_counts() -> None:
 
 
 LOADERS = {"market": load_market, "ledger": load_ledger, "catalog": load_catalog}
-DUMPS = {"market": busy_market, "ledger": busy_ledger, "catalog": busy_catalog}
+DUMPS: dict[str, Callable[[], Machine]] = {
+    "market": busy_market,
+    "ledger": busy_ledger,
+    "catalog": busy_catalog,
+}
 
 
 @pytest.mark.parametrize("loaded", LOADERS)
