@@ -93,7 +93,8 @@ class PrivateRay:
         _remove_place(lock.note())
         self.place = _prepared_place() if "ray" in sys.modules else _prepare()
         lock.write(str(self.place))
-        self._processes: dict[psutil.Process, str] = {}
+        self._vital: dict[psutil.Process, str] = {}
+        self._below: list[psutil.Process] = []  # what the vital ones have started
         self.options: dict[str, Any] = {
             "address": "local",
             "num_cpus": cpus,
@@ -106,32 +107,46 @@ class PrivateRay:
 
     def begun(self) -> None:
         """Remember the processes of this Ray, once it runs."""
-        self._processes = {
-            process: process.name() for process in psutil.Process().children(recursive=True)
-        }
+        self._vital = {p: p.name() for p in psutil.Process().children() if p.name() in _VITAL}
+        self._below = [p for vital in self._vital for p in vital.children(recursive=True)]
 
     async def lost(self) -> str:
         """Return, saying what is gone, when this Ray can restart nothing any more.
 
         Its actors may go on without it for a while.
         """
-        vital = [process for process, name in self._processes.items() if name in _VITAL]
         while True:
-            for process in vital:
-                if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
-                    return f"{self._processes[process]}, process {process.pid}, has ended"
+            for process, name in self._vital.items():
+                if _has_ended(process):
+                    return f"{name}, process {process.pid}, has ended"
             await asyncio.sleep(_LOOK_S)
 
     def remove(self) -> None:
         """End what Ray has left running, and delete what it has written, logs included.
 
-        Ray leaves some of its agents behind when it was shut down after an accident.  The token stays until this process ends: Ray has read it, and will use no other.
+        Ray leaves some of its agents behind when it is shut down after an accident.  The token
+        stays until this process ends: Ray has read it, and will use no other.
         """
-        for process in self._processes:
-            if process.is_running():
+        for process in self._below:
+            if not _has_ended(process):
                 logger.warning("Ray has left process %d running: it is ended", process.pid)
-                process.kill()
+                _end(process)
         shutil.rmtree(self.place / "ray", ignore_errors=True)
+
+
+def _has_ended(process: psutil.Process) -> bool:
+    """Whether exactly this process, and none that got its id later, is gone."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def _end(process: psutil.Process) -> None:
+    try:
+        process.kill()
+    except psutil.NoSuchProcess:
+        logger.info("process %d has ended by itself", process.pid)
 
 
 def _prepare() -> Path:

@@ -16,8 +16,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import socket
 from collections import deque
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import msgspec
 
@@ -43,6 +46,9 @@ EXIT_BUG = 83  # an assertion or another exception of our own
 EXIT_OPENING = 84  # the actor could not be opened; its log says why
 
 Desk = Sequencer | Custodian | Registrar
+
+_LOOK_EVERY_US = 1_000_000
+_HAS_PROC = Path("/proc/self/statm").exists()
 
 _encode_record = msgspec.json.Encoder().encode
 
@@ -109,6 +115,7 @@ class Shell:
         self._ended = False
         self._unchecked = 0  # records since the last checkpoint
         self._checkpoint_after_us = 0
+        self._look_after_us = 0
 
     # What each kind of actor fills in.
 
@@ -240,19 +247,33 @@ class Shell:
 
     async def _turn(self) -> None:
         clock, desk = self.around.clock, self.desk
-        due = self._unchecked >= self._settings.checkpoint_records
-        if due and clock.now_us() >= self._checkpoint_after_us:
-            await self._checkpoint()
         changes, self._changes = self._changes, []
         for what in changes:
             what()
         messages = self._drain()
         await self.prepare([message for _, message in messages])
         now_us = clock.now_us()
+        if now_us >= self._look_after_us:
+            self._look(now_us)
         for peer, message in messages:
             desk.receive(peer, message, now_us)
         await self._obey(desk.turn(now_us))
+        due = self._unchecked >= self._settings.checkpoint_records
+        if due and clock.now_us() >= self._checkpoint_after_us:
+            await self._checkpoint()
         self.turned()
+
+    def _look(self, now_us: int) -> None:
+        """Tell the desk how the process is, for whoever asks it for its status."""
+        self._look_after_us = now_us + _LOOK_EVERY_US
+        pages = int(Path("/proc/self/statm").read_text().split()[1]) if _HAS_PROC else 0
+        self.desk.around = {
+            "pid": os.getpid(),
+            "node": socket.gethostname(),
+            "rss_bytes": pages * os.sysconf("SC_PAGE_SIZE"),
+            "next_seq": self.next_seq,
+            "trouble": self.trouble,
+        }
 
     def _drain(self) -> list[tuple[str, WireMessage]]:
         """The messages of this turn, in the order they arrived."""

@@ -322,6 +322,9 @@ def audit_holds(
     after as before, and an order that was decided before and is open at neither moment, both
     only when the shard had applied all of `before`; and what was received, when the shard
     stood exactly where the market did.
+
+    A reservation that arrives late and twice can be held until the market has aborted it: that
+    one finding, "is not open", means something only when it is still there asked again.
     """
     findings: list[str] = []
     if shard.applied > after.out_seq:

@@ -253,7 +253,7 @@ class Custodian(Desk):
             "results": len(ledger.results),
             "time_us": ledger.time_us,
         }
-        return m.Status(shard_name(ledger.shard), ledger.epoch, self.next_seq, facts)
+        return self.status(shard_name(ledger.shard), facts)
 
 
 _UNKNOWN = MarketLink()

@@ -40,7 +40,7 @@ class Desk:
     def __init__(self, machine: Runs, record: Callable[[int, list[Any]], Any]) -> None:
         self.reception = Reception(machine.results)
         self.now_us = 0
-        self.next_seq = 0  # of the journal, told by the shell for the status
+        self.around: dict[str, str | int] = {}  # what the shell tells of itself, for the status
         self._machine = machine
         self._record = record
         self._commands: list[Any] = []
@@ -128,6 +128,19 @@ class Desk:
         for peer, request in self._reads:
             self.reception.reply(peer, request.token, self.read(request.ask))
         self._reads = []
+
+    def status(self, stream: str, facts: dict[str, int]) -> m.Status:
+        """How this actor is: its own figures, and those its shell has told of the process."""
+        texts: dict[str, str] = {}
+        next_seq = 0
+        for name, value in self.around.items():
+            if name == "next_seq":
+                next_seq = int(value)
+            elif isinstance(value, str):
+                texts[name] = value
+            else:
+                facts[name] = value
+        return m.Status(stream, self._machine.epoch, next_seq, facts, texts)
 
     def close(self, sends: list[Send]) -> Turn:
         """The turn: its record, the replies and `sends`."""

@@ -191,4 +191,4 @@ class Registrar(Desk):
             "changes_waiting": len(self._changes),
             "time_us": catalog.time_us,
         }
-        return m.Status(CATALOG, catalog.epoch, self.next_seq, facts)
+        return self.status(CATALOG, facts)

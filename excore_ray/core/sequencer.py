@@ -375,4 +375,4 @@ class Sequencer(Desk):
             "shards_silent": sum(link.silent for link in self.links),
             "time_us": market.time_us,
         }
-        return m.Status(f"market-{market.rules.market_no}", market.epoch, self.next_seq, facts)
+        return self.status(f"market-{market.rules.market_no}", facts)

@@ -11,7 +11,7 @@ import functools
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from excore_ray.actors.catalog import CatalogShell, open_catalog
+from excore_ray.actors.catalog import open_catalog
 from excore_ray.actors.clock import SteadyClock
 from excore_ray.actors.ledger import open_ledger
 from excore_ray.actors.market import open_market

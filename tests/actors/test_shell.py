@@ -6,7 +6,6 @@ Journals are real ones in memory behind a fault; what a shell says is heard by a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -17,143 +16,25 @@ from excore_ray.actors.shell import (
     EXIT_BUG,
     EXIT_FENCED,
     EXIT_JOURNAL,
-    Shell,
     ShellSettings,
 )
-from excore_ray.actors.wire import Connection
 from excore_ray.core import commands as c
 from excore_ray.core import messages as m
 from excore_ray.core.snapshot import state_hash
 from excore_ray.errors import JournalFailed, JournalForeign, JournalFull
-from excore_ray.storage.journal import Entry, Journal, JournalStatus
-from excore_ray.storage.memory import MemoryJournal, open_memory
+from excore_ray.storage.journal import Journal
+from excore_ray.storage.memory import open_memory
+from tests.actors.shell_faults import FaultyJournal, FaultyTown, Peer, batch, commands
 from tests.actors.shell_world import (
     BUY,
     SELL,
     STOCK,
-    MemoryWiring,
     Town,
     expect_done,
     expect_placed,
     play,
 )
 from tests.actors.wire_world import until
-
-
-class FaultyJournal:
-    """A journal that waits for `gate` and raises `fault` at its appends; it counts calls."""
-
-    def __init__(self, journal: Journal) -> None:
-        self.stream = journal.stream
-        self.journal = journal
-        self.gate = asyncio.Event()
-        self.gate.set()
-        self.fault: Exception | None = None
-        self.find_fault: Exception | None = None
-        self.appends: list[int] = []
-        self.checks = 0
-
-    async def append(
-        self, seq: int, epoch: int, bodies: Sequence[bytes], keys: Sequence[bytes]
-    ) -> None:
-        self.appends.append(seq)
-        await self.gate.wait()
-        if self.fault is not None:
-            raise self.fault
-        await self.journal.append(seq, epoch, bodies, keys)
-
-    async def find_keys(self, keys: Sequence[bytes]) -> frozenset[bytes]:
-        if self.find_fault is not None:
-            raise self.find_fault
-        return await self.journal.find_keys(keys)
-
-    async def check_owner(self) -> None:
-        self.checks += 1
-        await self.journal.check_owner()
-
-    def read(self, from_seq: int, bytes_max: int) -> list[Entry]:
-        return self.journal.read(from_seq, bytes_max)
-
-    def save_snapshot(self, seq: int, body: bytes) -> None:
-        self.journal.save_snapshot(seq, body)
-
-    def load_snapshot(self) -> tuple[int, bytes] | None:
-        return self.journal.load_snapshot()
-
-    def truncate(self, up_to: int) -> None:
-        self.journal.truncate(up_to)
-
-    def status(self) -> JournalStatus:
-        return self.journal.status()
-
-    def close(self) -> None:
-        self.journal.close()
-
-
-class FaultyTown(Town):
-    """A town whose journals can be made to fail, by the name of their actor."""
-
-    def __init__(self, settings: ShellSettings | None = None) -> None:
-        super().__init__(settings)
-        self.faulty: dict[str, FaultyJournal] = {}
-        self.wrap = self._wrap
-
-    def _wrap(self, name: str, journal: Journal) -> Journal:
-        found = self.faulty[name] = FaultyJournal(journal)
-        return found
-
-    async def ready(self) -> None:
-        await self.open_all()
-        await self.add_market()
-        await self.pay_in([1, 2])
-
-
-class Peer:
-    """Somebody on the wire who hears everything and says what the test says."""
-
-    def __init__(self, town: Town, name: str, actor: str) -> None:
-        self.heard: list[Any] = []
-        self.connection: Connection | None = None
-        self.link = MemoryWiring(name, town.network, town.endpoints).link(self, actor)
-        self.link.start()
-
-    def connected(self, connection: Connection) -> None:
-        self.connection = connection
-
-    def received(self, connection: Connection, request_id: int, body: bytes) -> None:
-        self.heard.append(m.decode(body))
-
-    def disconnected(self, connection: Connection, reason: str) -> None:
-        self.connection = None
-
-    async def say(self, *messages: m.WireMessage) -> None:
-        await until(lambda: self.connection is not None)
-        assert self.connection is not None
-        for message in messages:
-            self.connection.send(m.encode(message))
-
-    def kinds(self) -> list[type]:
-        return [type(message) for message in self.heard]
-
-    def answers(self) -> list[m.Answer]:
-        found = [message for message in self.heard if type(message) is m.Replies]
-        return [reply.answer for message in found for reply in message.replies]
-
-
-def batch(town: Town, *asks: m.Ask, epoch: int = 1) -> m.Batch:
-    """Requests with tokens of their own and a deadline far away."""
-    now_us = next(iter(town.shells.values())).around.clock.now_us()
-    requests = [m.Request(n, now_us + 10**8, ask) for n, ask in enumerate(asks, 1)]
-    return m.Batch(epoch, requests)
-
-
-def commands(shell: Shell, kind: Any) -> list[Any]:
-    """The commands of the given record type that a shell has journaled, record by record."""
-    journal = shell.journal
-    journal = journal.journal if isinstance(journal, FaultyJournal) else journal
-    assert isinstance(journal, MemoryJournal)
-    decode = msgspec.json.Decoder(kind).decode
-    return [decode(entry.body).commands for entry in journal.disk.entries]
 
 
 def test_only_what_promises_nothing_leaves_before_the_record_is_durable() -> None:
@@ -186,7 +67,7 @@ def test_a_turn_without_a_record_confirms_ownership_before_it_answers() -> None:
         peer = Peer(town, "gateway-test", "ledger-1")
         checks = journal.checks
         await peer.say(batch(town, m.AskAccounts(1, [])))
-        await until(lambda: peer.answers())
+        await until(peer.answers)
         assert journal.checks > checks
         # Another process opens the journal: the next answer is none, but an end.
         open_memory(town.disks["ledger-1"])
@@ -320,7 +201,7 @@ def test_what_is_no_message_costs_the_connection_and_nothing_else() -> None:
             peer.connection.send(garbage)
             await until(lambda: peer.connection is None)
         await peer.say(batch(town, m.AskAccounts(1, [])))
-        await until(lambda: peer.answers())
+        await until(peer.answers)
         assert peer.connection.id != first
         assert town.ends == []
         await peer.link.close()
@@ -352,7 +233,7 @@ def test_a_shell_that_cannot_keep_up_reads_no_more_until_it_can() -> None:
         assert shell.status()["inbox_bytes"] == held
         journal.gate.set()
         await until(lambda: all(len(peer.answers()) == updates for peer in peers))
-        await until(lambda: late.answers())
+        await until(late.answers)
         assert shell.status()["inbox_bytes"] == 0
         for peer in (*peers, late):
             await peer.link.close()

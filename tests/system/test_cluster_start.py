@@ -18,7 +18,9 @@ import pytest
 from excore_ray.actors import cluster as clusters
 from excore_ray.actors.clock import SteadyClock
 from excore_ray.actors.cluster import Cluster
+from excore_ray.actors.compactor import CompactorSettings
 from excore_ray.actors.plan import ClusterSettings, GatewaySettings, NodeSettings
+from excore_ray.actors.shell import ShellSettings
 from excore_ray.core import commands as c
 from excore_ray.core import messages as m
 from excore_ray.core.names import Names
@@ -40,7 +42,13 @@ class Running:
     def __init__(self, data: Path) -> None:
         self.runner = asyncio.Runner()
         self.settings = ClusterSettings(
-            NodeSettings(str(data), str(data / "log"), str(data / "cluster.secret")),
+            NodeSettings(
+                str(data),
+                str(data / "log"),
+                str(data / "cluster.secret"),
+                shell=ShellSettings(checkpoint_records=5),
+            ),
+            compactor=CompactorSettings(compact_s=0.5, records_min=5),
             gateway=GatewaySettings("tests.system.gateway_app:create_app", "hello", port=0),
             gateways=2,
         )
@@ -186,6 +194,22 @@ def test_everything_goes_on_after_kill_9_of(victim: str, running: Running) -> No
         print(f"and trade goes on after {time.monotonic() - began:.2f} s")
         assert await running.pid_of(victim) != pid
         assert isinstance(await running.exchange.fresh_names(), Names)
+
+    running.run(scenario())
+
+
+def test_snapshots_are_written_and_every_replay_agrees(running: Running) -> None:
+    async def scenario() -> None:
+        end = time.monotonic() + 20
+        streams = ("market-1", "ledger-0", "ledger-1")
+        while True:
+            await running.trade()
+            status = (await running.cluster.status())["compactor"]
+            states = [status.get(stream, {"snapshot_seq": 0}) for stream in streams]
+            if all(state["snapshot_seq"] for state in states):
+                break
+            assert time.monotonic() < end, states
+        assert {state["stopped"] for state in states} == {""}
 
     running.run(scenario())
 
