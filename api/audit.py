@@ -22,6 +22,7 @@ Kind = TypeVar("Kind")
 
 _TRIES = 20
 _PAUSE_S = 0.05
+_CONFIRM_S = 3.0
 
 
 class _Missing(Exception):
@@ -40,6 +41,10 @@ async def exchange_audit(call: Call, index: int, params: list[Any]) -> Result:
         holds = behind = 0
         for listing in call.names.markets:
             found, compared, late = await _audit_market(call, listing)
+            if found:
+                # A reservation that came late and doubled is held until its market aborts it.
+                await asyncio.sleep(_CONFIRM_S)
+                found, compared, late = await _audit_market(call, listing)
             findings += found
             holds += compared
             behind += late

@@ -7,6 +7,7 @@ request when the last one is answered.
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import Sequence
 from typing import cast
@@ -77,7 +78,7 @@ async def _run(host: str, port: int, shares: list[Sequence[bytes]]) -> Outcome:
     outcome = Outcome()
     loop = asyncio.get_running_loop()
     made = [
-        await loop.create_connection(lambda s=share: _Connection(s, outcome), host, port)  # type: ignore[misc]
+        await loop.create_connection(functools.partial(_Connection, share, outcome), host, port)
         for share in shares
     ]
     began = time.perf_counter()

@@ -73,15 +73,13 @@ def hunt(arguments: argparse.Namespace) -> int:
         if arguments.mutants not in ("all", mutant):
             continue
         jobs = ((arguments.seed + n, arguments.steps, mutant) for n in range(arguments.seeds))
-        tried = 0
-        for seed, what, _, _ in run_seeds(jobs, arguments.processes):
-            tried += 1
+        for tried, (seed, what, _, _) in enumerate(run_seeds(jobs, arguments.processes), 1):
             if what:
                 print(f"{mutant:24} found by seed {seed} after {tried}: {what[:90]}", flush=True)
                 break
         else:
             missed += 1
-            print(f"{mutant:24} NOT found in {tried} seeds", flush=True)
+            print(f"{mutant:24} NOT found in {arguments.seeds} seeds", flush=True)
     return 1 if missed else 0
 
 
