@@ -90,7 +90,7 @@ EXAMPLES: list[tuple[str, list[Any], str]] = [
     ("market.add", ["BTC_coin1", "BTC", 8, "BCH", 8, "0.001", "BTC_coin1"], SUCCESS),
     ("market.rename", [MARKET, "BTC_coin1 new"], SUCCESS),
 ]
-OURS = {"asset.fees", "keys.add", "keys.list", "keys.revoke", "exchange.status"}
+OURS = {"asset.fees", "keys.add", "keys.list", "keys.revoke", "exchange.audit", "exchange.status"}
 
 
 def shape(value: Any) -> Any:
