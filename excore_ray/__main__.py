@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from api.client import Client, ExcoreRpcError, NoAnswer
 from excore_ray.actors.replay import kind_of, replay
@@ -84,6 +84,9 @@ def serve_command(
     }
     with _failures():
         settings = load(config, os.environ, options)
+        # Every process of the exchange inherits the environment, and none has use for these.
+        for name in ("EXCORE_API_KEY", "EXCORE_API_SECRET"):
+            os.environ.pop(name, None)
         asyncio.run(serve(settings, lambda text: print(text, flush=True)))
 
 
@@ -166,7 +169,9 @@ def keys_list(data: DataOption = None, url: UrlOption = None) -> None:
     """List the credentials, without their secrets."""
     with _failures(), _client(data, url) as client:
         found = client.call("keys.list")
-    table = Table("key", "scopes", "revoked", "notes", box=None)
+    # A key that was cut could not be revoked.
+    key = Column("key", no_wrap=True)
+    table = Table(key, "scopes", "revoked", Column("notes", overflow="fold"), box=None)
     for one in found:
         table.add_row(one["key"], " ".join(one["scopes"]), str(one["revoked"]), one["notes"])
     out.print(table)
@@ -273,7 +278,13 @@ def _replay_stream(places: Places, stream: str, to: int | None) -> tuple[Machine
         if to is not None and not 1 <= to <= newest:
             raise SettingsError(f"--to {to}: {stream} has entries 1..{newest}")
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-        with Progress(*columns, TimeRemainingColumn(), console=err, transient=True) as progress:
+        with Progress(
+            *columns,
+            TimeRemainingColumn(),
+            console=err,
+            transient=True,
+            disable=not err.is_terminal,  # a file would get an empty line
+        ) as progress:
             task = progress.add_task(f"replaying {stream}", total=to or newest)
             machine, seq = replay(journal, kind, to, lambda at: progress.update(task, completed=at))
     finally:

@@ -73,6 +73,8 @@ async def serve(settings: Settings, say: Callable[[str], None]) -> None:
     """
     stopping = asyncio.Event()
     _listen(stopping)
+    # Inherited by every process: whatever they write, logs included, is for this user alone.
+    os.umask(0o077)
     places = Places(settings.directory)
     places.make()
     starting = asyncio.create_task(start(_plan(settings, places), say))
@@ -83,16 +85,20 @@ async def serve(settings: Settings, say: Callable[[str], None]) -> None:
     cluster = await starting
     # Ray has put handlers of its own in place, which print a stack.
     _listen(stopping)
+    lost = asyncio.create_task(cluster.lost())
     try:
         if not stopping.is_set():
             await _introduce(cluster, settings, places, say)
-            await waiting
+            await asyncio.wait([waiting, lost], return_when=asyncio.FIRST_COMPLETED)
         say("stopping: finishing what was asked")
     finally:
         waiting.cancel()
+        lost.cancel()
         places.running.unlink(missing_ok=True)
         await cluster.stop(_STOP_PATIENCE_S)
     say("stopped")
+    if lost.done() and not lost.cancelled():
+        raise ExcoreError(f"the exchange could not go on: {lost.result()}; start it again")
 
 
 def _listen(stopping: asyncio.Event) -> None:

@@ -33,11 +33,6 @@ class MarketShell(Shell):
         self._shards = {shard_name(k): k for k in range(sequencer.market.shards)}
         self._links: list[Link] = []
 
-    @property
-    def busy(self) -> bool:
-        """Whether anything waits for a shard or for time."""
-        return self._sequencer.busy
-
     def dial(self) -> None:
         """Begin to connect to all shards."""
         for peer in self._shards:

@@ -119,11 +119,6 @@ class Shell:
 
     # What each kind of actor fills in.
 
-    @property
-    def busy(self) -> bool:
-        """Whether turns must go on although nothing arrives."""
-        return bool(self.desk.reception.inflight)
-
     async def prepare(self, messages: Sequence[WireMessage]) -> None:
         """Called before the messages of a turn are given to the desk."""
 
@@ -223,7 +218,7 @@ class Shell:
         """Whether the shell was told to stop, and nothing is pending or patience has run out."""
         if self._stop_at_s is None:
             return False
-        pending = self.busy or bool(self._inbox)
+        pending = self.desk.busy or bool(self._inbox)
         return not pending or asyncio.get_running_loop().time() >= self._stop_at_s
 
     async def _wait(self) -> None:
@@ -233,7 +228,7 @@ class Shell:
             return
         loop = asyncio.get_running_loop()
         self._waiting = loop.create_future()
-        wait_ms = self._settings.busy_ms if self.busy else self._settings.idle_ms
+        wait_ms = self._settings.busy_ms if self.desk.busy else self._settings.idle_ms
         timer = loop.call_later(wait_ms / 1000, self._wake)
         try:
             await self._waiting

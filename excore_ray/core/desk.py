@@ -67,6 +67,11 @@ class Desk:
         """Answer a question from the state as it is at the end of the turn."""
         raise NotImplementedError
 
+    @property
+    def busy(self) -> bool:
+        """Whether something waits for others or for time, so that turns must go on."""
+        return bool(self.reception.inflight)
+
     # What they share.
 
     def receive(self, peer: str, message: m.WireMessage, now_us: int) -> None:

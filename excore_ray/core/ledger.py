@@ -239,12 +239,12 @@ class Ledger:
         paying.frozen -= leg.debit
         received = leg.credit - leg.referral
         kept = leg.fee - leg.referral
-        self._post(leg, TRADE, (hold.asset, -leg.debit), paying)
+        self._post(leg, (hold.asset, -leg.debit), paying)
         receiving.available += leg.credit
-        self._post(leg, TRADE, (leg.credit_asset, leg.credit), receiving)
+        self._post(leg, (leg.credit_asset, leg.credit), receiving)
         if leg.fee:
             receiving.available -= leg.fee
-            self._post(leg, TRADE, (leg.credit_asset, -leg.fee), receiving, leg.fee_rate)
+            self._post(leg, (leg.credit_asset, -leg.fee), receiving, leg.fee_rate)
             self.fees[leg.credit_asset] = self.fees.get(leg.credit_asset, 0) + kept
         self._receive(hold.asset, -leg.debit)
         self._receive(leg.credit_asset, received)
@@ -306,20 +306,16 @@ class Ledger:
     # Parts of them.
 
     def _post(
-        self,
-        leg: c.Leg,
-        business: str,
-        moved: tuple[int, int],
-        account: Account,
-        fee_rate: int = -1,
+        self, leg: c.Leg, moved: tuple[int, int], account: Account, fee_rate: int = -1
     ) -> None:
+        """Tell of one change of one account.  moved: (asset, change); the change is made."""
         asset, change = moved
         self.events.append(
             Posting(
                 leg.user,
                 asset,
                 self.time_us,
-                business,
+                TRADE,
                 change,
                 account.available + account.frozen,
                 0,

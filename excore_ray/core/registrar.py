@@ -85,6 +85,11 @@ class Registrar(Desk):
         """The market serves: a market.add that waited for it may be answered."""
         self.unstarted.discard(market_no)
 
+    @property
+    def busy(self) -> bool:
+        """Whether a change waits until it is everywhere."""
+        return bool(self._changes)
+
     def turn(self, now_us: int, checkpoint: bool = False) -> Turn:
         """Push what changed, renew leases, and answer the changes that are everywhere."""
         self.now_us = now_us

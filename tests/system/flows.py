@@ -47,7 +47,7 @@ class Flow:
         for asset in (stock, money):
             client.call("asset.add", asset, 20, 20, "")
         client.call("market.add", market, stock, 8, money, 8, "0.00000001", "")
-        deposits = [
+        deposits: list[tuple[Any, ...]] = [
             ("balance.update", user, names[final[kind]], "deposit", 1, final["initial"][kind], {})
             for user in final["users"]
             for kind in ("stock", "money")

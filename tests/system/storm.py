@@ -8,9 +8,8 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable
-from contextlib import asynccontextmanager
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -95,7 +94,7 @@ class Storm:
             for market, (stock, money) in MARKETS.items():
                 add = "market.add", market, stock, 4, money, 4, "0.5", ""
                 await expect_success(connections[0], *add)
-            items = [
+            items: list[Item] = [
                 ("balance.update", user, asset, "deposit", 1, str(amount), {})
                 for (user, asset), amount in self.deposits.items()
             ]

@@ -216,7 +216,8 @@ async def until_cut(scene: Scene) -> list[Any]:
         await expect_success(first, "market.add", LATE_MARKET, "DDD", 4, "USD", 4, "0.5", "")
         users = range(LATE_USER, LATE_USER + CONNECTIONS)
         for user in users:
-            deposit = user, "DDD", "deposit", 1, "100000", {}
+            detail: dict[str, Any] = {}
+            deposit = user, "DDD", "deposit", 1, "100000", detail
             await expect_success(first, "balance.update", *deposit)
         putting = [put(each, user) for each, user in zip(connections, users, strict=True)]
         working = asyncio.gather(*putting)
