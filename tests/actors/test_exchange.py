@@ -110,7 +110,7 @@ def test_trading_goes_on_over_the_death_of(victim: str) -> None:
         for user in users:
             expect_done(await town.cancel_all(user))
         assert await town.exchange.ask_market(1, m.AskCounts()) == m.Counts(0, 0)
-        await until(lambda: not any(shell.busy for shell in town.shells.values()))
+        await until(lambda: not any(shell.desk.busy for shell in town.shells.values()))
         await town.close()
         assert town.ends == []
 

@@ -266,7 +266,7 @@ def test_messages_that_arrive_together_share_a_record() -> None:
 def test_an_idle_exchange_writes_nothing_and_hardly_turns() -> None:
     async def scenario(town: FaultyTown) -> None:
         await town.ready()
-        await until(lambda: not any(shell.busy for shell in town.shells.values()))
+        await until(lambda: not any(shell.desk.busy for shell in town.shells.values()))
         before = {name: journal.appends[-1] for name, journal in town.faulty.items()}
         turned = 0
 

@@ -20,11 +20,12 @@ _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
 
 
 class Connection:
-    """Made by connect()."""
+    """Made by connect().  status: of HTTP, of the last reply."""
 
     def __init__(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, key: str, secret: str
     ) -> None:
+        self.status = 0
         self._reader = reader
         self._writer = writer
         self._key = key
@@ -58,6 +59,7 @@ class Connection:
         )
         self._writer.write(head + body)
         reply_head = await self._reader.readuntil(b"\r\n\r\n")
+        self.status = int(reply_head.split(b" ", 2)[1])
         length = _LENGTH.search(reply_head)
         assert length is not None, reply_head
         return json.loads(await self._reader.readexactly(int(length[1])))
