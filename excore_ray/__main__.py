@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
-from api.client import Client, ExcoreRpcError, NoAnswer
+from api.client import DEADLINE_MAX_S, Client, ExcoreRpcError, NoAnswer
 from excore_ray.actors.replay import kind_of, replay
 from excore_ray.core.audit import check_catalog, check_ledger, check_market
 from excore_ray.core.catalog import Catalog
@@ -218,12 +218,21 @@ def _client(data: str | None, url: str | None) -> Client:
     key, secret = settings.api_key, settings.api_secret
     if not key:
         key, secret = read_admin(places) or ("", "")
-    return Client(f"{url or read_running(places)}/", key, secret)
+    # Asked once: an actor that hangs is known to hang only when the gateway has given it up.
+    patience_s = DEADLINE_MAX_S
+    return Client(
+        f"{url or read_running(places)}/",
+        key,
+        secret,
+        deadline_s=patience_s,
+        attempt_s=patience_s,
+    )
 
 
 def _status_row(one: dict[str, Any]) -> list[str]:
     if "error" in one:
-        return [str(one.get("name", "?")), "", "", "", "", "", "", str(one["error"])]
+        trouble = one["error"]["message"]
+        return [one["stream"], one.get("name", ""), "", "", "", "", "", trouble]
     facts = dict(one["facts"])
     texts = one["texts"]
     pid, rss = facts.pop("pid", 0), facts.pop("rss_bytes", 0)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
+import psutil
 
 from excore_ray.actors.clock import SteadyClock
 from excore_ray.actors.cluster import Cluster, start
@@ -110,9 +111,14 @@ def _listen(stopping: asyncio.Event) -> None:
 def read_running(places: Places) -> str:
     """The URL where the exchange of a data directory serves.  Raises SettingsError when none."""
     try:
-        return str(json.loads(places.running.read_text())["url"])
+        found = json.loads(places.running.read_text())
+        url, pid = str(found["url"]), int(found["pid"])
     except (OSError, ValueError, KeyError) as fault:
         raise SettingsError(f"no exchange seems to run on {places.data}") from fault
+    # One that was killed has left the file behind.
+    if not psutil.pid_exists(pid):
+        raise SettingsError(f"the exchange on {places.data}, process {pid}, has ended unexpectedly")
+    return url
 
 
 def read_admin(places: Places) -> Credential | None:

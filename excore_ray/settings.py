@@ -105,7 +105,8 @@ def _refuse_unknown(table: dict[str, Any], kind: Any, where: str) -> None:
     for name, value in table.items():
         if name not in fields:
             raise SettingsError(f"{where}: there is no setting {name!r}; there are {list(fields)}")
-        if isinstance(value, dict):
+        # A table in the place of a plain setting is left to the conversion, which refuses it.
+        if isinstance(value, dict) and issubclass(fields[name], msgspec.Struct):
             _refuse_unknown(value, fields[name], f"{where}, table {name}")
 
 

@@ -305,7 +305,6 @@ class Shell:
         """Do what a turn asks, in its order: nothing leaves before what it rests on is durable."""
         if turn.fenced:
             raise Fenced(turn.fenced)
-        self._send(turn.at_once)
         if turn.record is not None:
             await self._append(_encode_record(turn.record), turn.keys)
         elif turn.sends:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from excore_ray.core import commands as c
 from excore_ray.core import messages as m
-from excore_ray.core.messages import Answer, Batch, Request, Taken
+from excore_ray.core.messages import Answer, Batch, Request
 from excore_ray.core.reasons import Reason, Refused
 from excore_ray.core.reception import Inflight, Reception, is_executed
 from excore_ray.core.results import Result, Results
@@ -46,7 +46,6 @@ class Desk:
         self._commands: list[Any] = []
         self._keys: list[bytes] = []
         self._reads: list[tuple[str, Request]] = []
-        self._at_once: list[Send] = []
         self._fenced = ""
 
     # What each kind of actor fills in.
@@ -88,7 +87,7 @@ class Desk:
     def _take(self, peer: str, batch: Batch) -> None:
         reception = self.reception
         reception.check_epoch(batch)
-        self._at_once.append((peer, Taken()))
+        reception.taken(peer)
         for request in batch.requests:
             if not is_executed(request.ask):
                 self._reads.append((peer, request))
@@ -155,8 +154,7 @@ class Desk:
         if self._commands:
             record = self._record(self._machine.time_us, self._commands)
             self._commands = []
-        turn = Turn(self._at_once, record, self._keys, replies + sends, self._fenced)
-        self._at_once = []
+        turn = Turn(record, self._keys, replies + sends, self._fenced)
         self._keys = []
         return turn
 

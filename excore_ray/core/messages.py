@@ -275,10 +275,6 @@ class Batch(Message, frozen=True, tag="ba"):
     requests: list[Request]
 
 
-class Taken(Message, frozen=True, tag="ta"):
-    """The batch before this has been taken in: the next may come."""
-
-
 class Reply(Message, frozen=True):
     """The answer to one request."""
 
@@ -287,10 +283,14 @@ class Reply(Message, frozen=True):
 
 
 class Replies(Message, frozen=True, tag="rp"):
-    """Answers of one epoch to one gateway."""
+    """Answers of one epoch to one gateway.
+
+    taken: the batch before this has been taken in, so that the next may come.
+    """
 
     epoch: int
     replies: list[Reply]
+    taken: bool = False
 
 
 class Stale(Message, frozen=True, tag="sl"):
@@ -378,7 +378,7 @@ class Changed(Message, frozen=True, tag="ch"):
     copy: CatalogCopy
 
 
-WireMessage = Batch | Taken | Replies | Stale | ToShard | ToMarket | Renew | Lease | Changed
+WireMessage = Batch | Replies | Stale | ToShard | ToMarket | Renew | Lease | Changed
 
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[WireMessage] = msgspec.json.Decoder(WireMessage)

@@ -63,6 +63,7 @@ class Reception:
         }
         self._replies: dict[str, list[Reply]] = {}
         self._stale: dict[str, list[int]] = {}
+        self._taken: dict[str, None] = {}  # gateways whose batch came in, in order
 
     def check_epoch(self, batch: Batch) -> None:
         """Raises Superseded when the batch shows a newer epoch than ours."""
@@ -134,6 +135,10 @@ class Reception:
         else:
             replies.append(Reply(token, answer))
 
+    def taken(self, peer: str) -> None:
+        """A batch of this gateway has come in, and its next one may."""
+        self._taken[peer] = None
+
     def expire(self, now_us: int) -> None:
         """Forget refusals whose time is over."""
         for queue in self._expiries.values():
@@ -145,13 +150,16 @@ class Reception:
 
     def take_sends(self) -> list[Send]:
         """The replies of this turn, one message a gateway."""
+        replies, taken = self._replies, self._taken
         sends: list[Send] = [
-            (peer, Replies(self.epoch, replies)) for peer, replies in self._replies.items()
+            (peer, Replies(self.epoch, replies.get(peer, []), peer in taken))
+            for peer in (taken | replies if taken else replies)
         ]
         for peer, tokens in self._stale.items():
             sends.append((peer, Stale(self.epoch, tokens)))
         self._replies = {}
         self._stale = {}
+        self._taken = {}
         return sends
 
     def _refusal(self, request_id: bytes, peer: str, token: int) -> Refused | None:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from excore_ray.core.messages import Answer, Ask, Batch, Replies, Request, Stale, Taken, WireMessage
+from excore_ray.core.messages import Answer, Ask, Batch, Replies, Request, Stale, WireMessage
 from excore_ray.core.reasons import Reason, Refused
 from excore_ray.core.turns import Send
 
@@ -116,10 +116,10 @@ class Router:
             route.epoch = max(route.epoch, message.epoch)
             for reply in message.replies:
                 self._answered(route, message.epoch, reply.token, reply.answer)
-        elif type(message) is Taken:
-            route.untaken = False
-            if route.queue:
-                self._ready[actor] = None
+            if message.taken:
+                route.untaken = False
+                if route.queue:
+                    self._ready[actor] = None
         elif type(message) is Stale:
             route.epoch = max(route.epoch, message.epoch)
             found = [route.unanswered.get(token) for token in message.tokens]

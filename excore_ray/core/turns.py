@@ -19,13 +19,11 @@ Send = tuple[str, WireMessage]  # the peer's name and what to tell it
 class Turn(msgspec.Struct, frozen=True):
     """One step of an actor.
 
-    at_once: sends that promise nothing and may leave before anything is durable.
     record: what to append, None for nothing.  keys: dedupe keys to append with it.
     sends: what may leave when the record is durable, or, without one, when ownership was
     confirmed.  fenced: why this incarnation must end now, without any send; "" otherwise.
     """
 
-    at_once: list[Send]
     record: Any | None
     keys: list[bytes]
     sends: list[Send]

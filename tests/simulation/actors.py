@@ -155,14 +155,13 @@ class Process:
             return
         if hasattr(self.machine, "events"):
             self.machine.events.clear()
-        self._send(turn.at_once)
         delay = self.world.random.randint(MS // 10, self.world.append_us)
         if turn.record is not None:
             self.waiting = True
             body = ENCODER.encode(turn.record)
             if self.hooks.sends_early(self.stream):
                 self._send(turn.sends)
-                turn = Turn([], turn.record, turn.keys, [])
+                turn = Turn(turn.record, turn.keys, [])
             seq, epoch = self.next_seq, self.machine.epoch
             self.world.at(delay, lambda: self._land((seq, epoch), body, turn))
         elif turn.sends:

@@ -63,8 +63,9 @@ class Server:
         self.url = ""
         self.process: subprocess.Popen[bytes] | None = None
         self._options = options
+        self._given = dict(environment or {})
         self._mark = secrets.token_hex(8)
-        self._environment = _environment({**(environment or {}), _MARK: self._mark})
+        self._environment = _environment({**self._given, _MARK: self._mark})
         self._starts = 0
 
     # Start and end.
@@ -210,7 +211,7 @@ class Server:
 
     def excore(self, *args: str) -> str:
         """The output of an `excore` command about this exchange that must succeed."""
-        code, out, err = command(*args, "--data", str(self.data))
+        code, out, err = command(*args, "--data", str(self.data), environment=self._given)
         assert code == 0, f"excore {' '.join(args)} ended with {code}:\n{out}\n{err}"
         return str(out)
 
