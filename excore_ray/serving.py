@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
-import psutil
 
 from excore_ray.actors.clock import SteadyClock
 from excore_ray.actors.cluster import Cluster, start
@@ -116,9 +115,19 @@ def read_running(places: Places) -> str:
     except (OSError, ValueError, KeyError) as fault:
         raise SettingsError(f"no exchange seems to run on {places.data}") from fault
     # One that was killed has left the file behind.
-    if not psutil.pid_exists(pid):
+    if not _lives(pid):
         raise SettingsError(f"the exchange on {places.data}, process {pid}, has ended unexpectedly")
     return url
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)  # asks, and sends nothing
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def read_admin(places: Places) -> Credential | None:

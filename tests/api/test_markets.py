@@ -150,8 +150,10 @@ def test_an_actor_that_is_silent_shows_its_error() -> None:
         gateway.exchange.answer_with[m.AskStatus] = Refused(Reason.SERVICE_TIMEOUT, "10 s")
         error = {"code": 5, "message": "service timeout: 10 s"}
         status = await gateway.ask("exchange.status")
-        assert status["catalog"] == {"error": error}
-        assert status["markets"][0] == {"name": MARKET, "error": error}
-        assert status["shards"] == [{"error": error}] * SHARDS
+        assert status["catalog"] == {"stream": "catalog", "error": error}
+        assert status["markets"][0] == {"name": MARKET, "stream": "market-1", "error": error}
+        assert status["shards"] == [
+            {"stream": f"ledger-{shard}", "error": error} for shard in range(SHARDS)
+        ]
 
     run(body())
