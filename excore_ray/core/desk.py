@@ -7,6 +7,7 @@ know what any command means.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -34,7 +35,7 @@ class Runs(Protocol):
         """Execute one command, or refuse it and change nothing."""
 
 
-class Desk:
+class Desk(ABC):
     """One incarnation's dealings: messages and the time come in, a Turn goes out."""
 
     def __init__(self, machine: Runs, record: Callable[[int, list[Any]], Any]) -> None:
@@ -50,21 +51,21 @@ class Desk:
 
     # What each kind of actor fills in.
 
+    @abstractmethod
     def admit(self, inflight: Inflight) -> None:
         """Take a new request in."""
-        raise NotImplementedError
 
     def repeat(self, peer: str, token: int, result: Result) -> None:
         """Answer a request that was executed before."""
         self.reception.reply(peer, token, result.answer)
 
+    @abstractmethod
     def hear(self, peer: str, message: m.WireMessage) -> None:
         """Take in what is not a gateway's batch."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read(self, ask: m.Ask) -> Answer:
         """Answer a question from the state as it is at the end of the turn."""
-        raise NotImplementedError
 
     @property
     def busy(self) -> bool:

@@ -108,7 +108,10 @@ class Server:
             os.killpg(self.process.pid, number)
         else:
             self.process.send_signal(number)
-        code = self.process.wait(STOP_S)
+        try:
+            code = self.process.wait(STOP_S)
+        except subprocess.TimeoutExpired as late:
+            raise AssertionError(f"it does not end: {self.family()}\n{self.told()}") from late
         self.process = None
         left = self.gone(5.0)
         assert not left, f"left behind: {left}\n{self.told()}"

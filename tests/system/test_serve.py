@@ -22,7 +22,6 @@ ENDS = [
     (signal.SIGINT, False),
     (signal.SIGTERM, False),
     (signal.SIGINT, True),
-    (signal.SIGTERM, True),
 ]
 
 
