@@ -196,7 +196,10 @@ async def _ensure_admin(
         raise ExcoreError(f"the catalog does not tell its keys: {answer}")
     known = {view.key: view for view in answer.keys}
     if settings.api_key:
-        await _add_admin(exchange, Credential(settings.api_key, settings.api_secret), known)
+        chosen = Credential(settings.api_key, settings.api_secret)
+        await _add_admin(exchange, chosen, known)
+        if trouble := await _trouble_of(exchange, chosen):
+            say(f"EXCORE_API_KEY {chosen.key!r} {trouble}")
         return
     admin = read_admin(places)
     if admin is None:
@@ -206,7 +209,10 @@ async def _ensure_admin(
         # Written first: a key that nobody knows the secret of would be of no use.
         _write_private(places.admin, {"key": admin.key, "secret": admin.secret})
     await _add_admin(exchange, admin, known)
-    say(f"the admin credential is in {places.admin}")
+    if trouble := await _trouble_of(exchange, admin):
+        say(f"the admin credential of {places.admin} {trouble}")
+    else:
+        say(f"the admin credential is in {places.admin}")
 
 
 async def _add_admin(exchange: Exchange, admin: Credential, known: Collection[str]) -> None:
@@ -219,6 +225,22 @@ async def _add_admin(exchange: Exchange, admin: Credential, known: Collection[st
     answer = await exchange.ask_catalog(command)
     if isinstance(answer, Refused):
         raise ExcoreError(f"the admin credential was refused: {answer}")
+
+
+async def _trouble_of(exchange: Exchange, admin: Credential) -> str:
+    """Why an admin credential that is known is of no use, "" when it is.
+
+    Said and not raised: who trades must not suffer for it.
+    """
+    names = await exchange.fresh_names()
+    if isinstance(names, Refused):
+        raise ExcoreError(f"the catalog does not tell its credentials: {names}")
+    live = names.credential_by_key.get(admin.key)
+    if live is None:
+        return "is revoked"
+    if live.secret != admin.secret:
+        return "has another secret here, which cannot be changed: revoke it, and name another"
+    return "" if live.scopes & Scope.ADMIN else "lacks the scope admin"
 
 
 def _write_private(path: Path, values: dict[str, object]) -> None:

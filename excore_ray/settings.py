@@ -132,6 +132,15 @@ def _check(settings: Settings) -> None:
             settings.auth or settings.host in LOOPBACK,
             f"without authentication only a loopback address may be served, not {settings.host}",
         ),
+        (settings.kill_after_s > 0, f"kill_after_s {settings.kill_after_s} is not above 0"),
+        (
+            settings.api_key.isascii() and settings.api_key.isprintable(),
+            "EXCORE_API_KEY travels in a header: it must be printable ASCII",
+        ),
+        (
+            settings.api_key == settings.api_key.strip(),
+            "EXCORE_API_KEY begins or ends with a space",
+        ),
         (
             bool(settings.api_key) == bool(settings.api_secret),
             "EXCORE_API_KEY and EXCORE_API_SECRET must be set together",
@@ -148,3 +157,15 @@ def _check(settings: Settings) -> None:
     for holds, message in rules:
         if not holds:
             raise SettingsError(message)
+    for name in settings.__struct_fields__:
+        table = getattr(settings, name)
+        if isinstance(table, msgspec.Struct):
+            _check_table(name, table)
+
+
+def _check_table(name: str, table: msgspec.Struct) -> None:
+    """Raise SettingsError for a limit that lets nothing through."""
+    for field in table.__struct_fields__:
+        value = getattr(table, field)
+        if isinstance(value, int | float) and not isinstance(value, bool) and not value > 0:
+            raise SettingsError(f"{name}.{field} {value} is not above 0")

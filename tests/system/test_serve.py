@@ -185,6 +185,23 @@ def test_a_credential_can_be_the_environments(running: Server) -> None:
     assert "authentication failed" in err
 
 
+def test_a_credential_of_no_use_is_said(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    other = {"EXCORE_API_KEY": KEY, "EXCORE_API_SECRET": "not the secret it once had"}
+    first = {"EXCORE_API_KEY": KEY, "EXCORE_API_SECRET": SECRET}
+    with serving(data, environment=first) as server:
+        assert "EXCORE_API_KEY" not in server.out
+        assert server.stop() == 0
+    with serving(data, environment=other) as server:
+        assert f"EXCORE_API_KEY '{KEY}' has another secret here" in server.out
+        code, _, _ = command("keys", "revoke", KEY, "--data", str(data), environment=first)
+        assert code == 0
+        assert server.stop() == 0
+    with serving(data, environment=first) as server:
+        assert f"EXCORE_API_KEY '{KEY}' is revoked" in server.out
+        assert server.stop() == 0
+
+
 def test_without_authentication_only_this_machine_is_served(tmp_path: Path) -> None:
     with serving(tmp_path / "data", "--no-auth", "--host", "::1") as server:
         assert "authentication is off" in server.out
@@ -217,11 +234,16 @@ CONFIG = "--config {config}"
         (CONFIG, "", "port = 70000", "port 70000 is not in"),
         (CONFIG, "", "shards = 0", "shards 0 is not in"),
         (CONFIG, "", "gateways = 0", "gateways 0 is not in"),
+        (CONFIG, "", "kill_after_s = 0.0", "kill_after_s 0.0 is not above 0"),
+        (CONFIG, "", "[shell]\nturn_bytes_max = 0", "shell.turn_bytes_max 0 is not above 0"),
+        (CONFIG, "", "[compactor]\ncompact_s = nan", "compactor.compact_s nan is not above 0"),
+        (CONFIG, "", "[http]\nconnections_max = -1", "http.connections_max -1 is not above 0"),
         (CONFIG, "", 'log_level = "LOUD"', "log_level 'LOUD'"),
         (CONFIG, "", 'api_secret = "x"', "EXCORE_API_SECRET"),
         ("", "EXCORE_PORT=eighty", "", "EXCORE_PORT is not a number"),
         ("", "EXCORE_API_KEY=operator", "", "must be set together"),
         ("", "EXCORE_API_KEY=operator EXCORE_API_SECRET=short", "", "shorter than 16"),
+        ("", f"EXCORE_API_KEY=opérateur EXCORE_API_SECRET={'s' * 32}", "", "printable ASCII"),
     ],
 )
 def test_a_wrong_setting_is_named(
