@@ -7,7 +7,6 @@ Source: ARCHITECTURE.md, request ids.
 
 from __future__ import annotations
 
-import asyncio
 from hashlib import sha256
 from typing import Any, TypeVar
 
@@ -15,7 +14,7 @@ import msgspec
 
 from api.ports import Exchange
 from api.replies import SUCCESS
-from excore_ray.core.commands import REQUEST_ID_BYTES, PutLimit, PutMarket
+from excore_ray.core.commands import REQUEST_ID_BYTES, Cancel, PutLimit, PutMarket
 from excore_ray.core.messages import Answer, Done
 from excore_ray.core.names import Listing, Names
 from excore_ray.core.reasons import Reason, Refused
@@ -51,12 +50,11 @@ class Call(msgspec.Struct):
         return sha256(b"%b%d" % (origin, index)).digest()[:REQUEST_ID_BYTES]
 
 
-class Issued(msgspec.Struct, frozen=True):
-    """A put or cancel on its way to its market.  put: None for a cancel."""
+class Issue(msgspec.Struct, frozen=True):
+    """A put or cancel that was checked, and the market it goes to."""
 
-    future: asyncio.Future[Answer]
     listing: Listing
-    put: PutLimit | PutMarket | None
+    command: PutLimit | PutMarket | Cancel
 
 
 def expect(answer: Answer, kind: type[AnswerType]) -> AnswerType | Refused:

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from api import assets, audit, keys, markets, orders, status
-from api.calls import Call, Issued, Result
+from api.calls import Call, Issue, Result
 from api.params import Kind, NameList, Param, Positional, Signature
 from excore_ray.core.catalog import Scope
 from excore_ray.core.messages import Answer
@@ -22,15 +22,15 @@ from excore_ray.core.reasons import Refused
 
 
 class InOrder(msgspec.Struct, frozen=True):
-    """A put or cancel: issued without waiting, in the order of the batch; finished later.
+    """A put or cancel: asked with those around it, in the order of the batch; finished later.
 
     scope: the bit of `catalog.Scope` a caller needs.
     """
 
     scope: int
     signature: Signature
-    issue: Callable[[Call, int, list[Any]], Issued | Refused]
-    finish: Callable[[Issued, Answer], Result]
+    check: Callable[[Call, int, list[Any]], Issue | Refused]
+    finish: Callable[[Issue, Answer], Result]
 
 
 class Barrier(msgspec.Struct, frozen=True):

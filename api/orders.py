@@ -3,7 +3,7 @@
 Separate from balances and markets by the family of methods.  It must not know the envelope, or
 how a market executes.
 
-A put or cancel is issued without waiting, so that a batch reaches its market in order, and
+A put or cancel is checked without waiting, so that a batch reaches its market in order, and
 finished when its answer is there.  The checks stand in the order in which they are promised.
 Source: the order methods of the RPC reference.
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 from api import replies
-from api.calls import Call, Issued, Result, catalog_behind, expect, success
+from api.calls import Call, Issue, Result, catalog_behind, expect, success
 from api.params import (
     PAGE_LIMIT_MAX,
     above_zero,
@@ -37,8 +37,8 @@ from excore_ray.core.specs import SOURCE_BYTES_MAX
 from excore_ray.core.units import format_plain
 
 
-def put_limit(call: Call, index: int, params: list[Any]) -> Issued | Refused:
-    """Issue order.put_limit; of ten parameters, two name a referrer and the referrer's share."""
+def put_limit(call: Call, index: int, params: list[Any]) -> Issue | Refused:
+    """Check order.put_limit; of ten parameters, two name a referrer and the referrer's share."""
     user, market, side, amount_text, price_text, taker_text, maker_text = params[:7]
     source = params[-1]
     ref_user, ref_text = params[7:9] if len(params) == 10 else (None, None)
@@ -87,11 +87,11 @@ def put_limit(call: Call, index: int, params: list[Any]) -> Issued | Refused:
         ref_rate,
         source,
     )
-    return Issued(call.exchange.ask_market(listing.market_no, put), listing, put)
+    return Issue(listing, put)
 
 
-def put_market(call: Call, index: int, params: list[Any]) -> Issued | Refused:
-    """Issue order.put_market.  amount is stock to sell, or money to spend."""
+def put_market(call: Call, index: int, params: list[Any]) -> Issue | Refused:
+    """Check order.put_market.  amount is stock to sell, or money to spend."""
     user, market, side, amount_text, taker_text, source = params
     listing = _listing_for(call.names, user, market, side)
     if isinstance(listing, Refused):
@@ -111,18 +111,19 @@ def put_market(call: Call, index: int, params: list[Any]) -> Issued | Refused:
     put = PutMarket(
         call.request_id(index), call.caller.stamp_ms, user, side, amount, taker_fee, source
     )
-    return Issued(call.exchange.ask_market(listing.market_no, put), listing, put)
+    return Issue(listing, put)
 
 
-def placed(issued: Issued, answer: m.Answer) -> Result:
+def placed(issue: Issue, answer: m.Answer) -> Result:
     """The result of a put."""
-    if isinstance(answer, m.Placed) and issued.put is not None:
-        return replies.placed_reply(issued.listing, issued.put, answer)
-    return expect(answer, m.Placed)
+    placed = expect(answer, m.Placed)
+    if isinstance(placed, Refused) or isinstance(issue.command, Cancel):
+        return placed
+    return replies.placed_reply(issue.listing, issue.command, placed)
 
 
-def cancel(call: Call, index: int, params: list[Any]) -> Issued | Refused:
-    """Issue order.cancel: of one order, or of all the user's orders in the market."""
+def cancel(call: Call, index: int, params: list[Any]) -> Issue | Refused:
+    """Check order.cancel: of one order, or of all the user's orders in the market."""
     user, market, order_id = params
     if order_id is not None and (refused := bad_order_id(order_id)):
         return refused
@@ -132,10 +133,10 @@ def cancel(call: Call, index: int, params: list[Any]) -> Issued | Refused:
     if isinstance(listing, Refused):
         return listing
     command = Cancel(call.request_id(index), call.caller.stamp_ms, user, order_id or 0)
-    return Issued(call.exchange.ask_market(listing.market_no, command), listing, None)
+    return Issue(listing, command)
 
 
-def cancelled(issued: Issued, answer: m.Answer) -> Result:
+def cancelled(issue: Issue, answer: m.Answer) -> Result:
     """The result of a cancel."""
     return success(answer)
 

@@ -9,6 +9,7 @@ Source: ARCHITECTURE.md, gateways.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Protocol
 
 from excore_ray.core.messages import Answer, Ask
@@ -35,6 +36,10 @@ class Exchange(Protocol):
 
     def ask_market(self, market_no: int, ask: Ask) -> asyncio.Future[Answer]:
         """Ask one market."""
+        ...
+
+    def ask_markets(self, asks: Sequence[tuple[int, Ask]]) -> asyncio.Future[list[Answer]]:
+        """Ask markets, each by its number; at least one ask; the answers in their order."""
         ...
 
     def ask_shard(self, user: int, ask: Ask) -> asyncio.Future[Answer]:

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from api.calls import Call, Caller, Issued, Result
+from api.calls import Call, Caller, Issue, Result
 from api.keys import names_of
 from api.methods import METHODS, Barrier, InOrder, Method
 from api.params import shown
@@ -157,11 +157,11 @@ def internal_error(doing: str) -> Refused:
 async def _run(exchange: Exchange, caller: Caller, items: list[Envelope | Broken]) -> list[Result]:
     """The results of a batch, in its order.
 
-    Puts and cancels that follow each other are issued without an await between them, so that
-    they reach a market in this order, and then awaited together.
+    Puts and cancels that follow each other are asked together, so that they reach a market in
+    this order, and awaited together.
     """
     results: list[Result] = [None] * len(items)
-    issued: list[tuple[int, InOrder, Issued]] = []
+    issued: list[tuple[int, InOrder, Issue]] = []
     call: Call | Refused | None = None
     for index, item in enumerate(items):
         checked = _checked(caller, item)
@@ -169,8 +169,8 @@ async def _run(exchange: Exchange, caller: Caller, items: list[Envelope | Broken
             results[index] = checked
             continue
         method, params = checked
-        if isinstance(method, Barrier) and issued:
-            await _finish(issued, results)
+        if issued and type(method) is Barrier:
+            await _finish(exchange, issued, results)
             issued.clear()
             call = None
         # A name may be used only while the copy it was found in is valid: look after each await.
@@ -178,22 +178,25 @@ async def _run(exchange: Exchange, caller: Caller, items: list[Envelope | Broken
             call = await _open(exchange, caller)
         if isinstance(call, Refused):
             results[index] = call
-        elif isinstance(method, InOrder):
-            one = _issue(method, call, index, params)
-            if isinstance(one, Issued):
+        elif type(method) is InOrder:
+            one = _check(method, call, index, params)
+            if type(one) is Issue:
                 issued.append((index, method, one))
             else:
                 results[index] = one
         else:
+            assert type(method) is Barrier
             results[index] = await _answer(method, call, index, params)
             call = None
-    await _finish(issued, results)
+    if issued:
+        await _finish(exchange, issued, results)
     return results
 
 
 def _checked(caller: Caller, item: Envelope | Broken) -> tuple[Method, list[Any]] | Refused:
-    if isinstance(item, Broken):
+    if type(item) is Broken:
         return item.refused
+    assert type(item) is Envelope
     method = METHODS.get(item.method)
     if method is None:
         return Refused(Reason.METHOD_NOT_FOUND, shown(item.method))
@@ -214,17 +217,21 @@ async def _open(exchange: Exchange, caller: Caller) -> Call | Refused:
     return Call(exchange, caller, names)
 
 
-def _issue(method: InOrder, call: Call, index: int, params: list[Any]) -> Issued | Refused:
+def _check(method: InOrder, call: Call, index: int, params: list[Any]) -> Issue | Refused:
     try:
-        return method.issue(call, index, params)
+        return method.check(call, index, params)
     except Exception:
-        return internal_error(method.issue.__name__)
+        return internal_error(method.check.__name__)
 
 
-async def _finish(issued: list[tuple[int, InOrder, Issued]], results: list[Result]) -> None:
-    for index, method, one in issued:
+async def _finish(
+    exchange: Exchange, issued: list[tuple[int, InOrder, Issue]], results: list[Result]
+) -> None:
+    asks = [(one.listing.market_no, one.command) for _, _, one in issued]
+    answers = await exchange.ask_markets(asks)
+    for (index, method, one), answer in zip(issued, answers, strict=True):
         try:
-            results[index] = method.finish(one, await one.future)
+            results[index] = method.finish(one, answer)
         except Exception:
             results[index] = internal_error(method.finish.__name__)
 

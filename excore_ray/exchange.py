@@ -11,6 +11,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import msgspec
 
@@ -48,6 +50,27 @@ class ExchangeSettings(msgspec.Struct, frozen=True):
 
 
 _DEFAULTS = ExchangeSettings()
+
+
+class _Gathering:
+    """Asks of one moment until all are answered.  done: called when they are."""
+
+    def __init__(
+        self, future: asyncio.Future[list[Answer]], count: int, done: Callable[[], None]
+    ) -> None:
+        self._future = future
+        self._answers: list[Any] = [None] * count
+        self._missing = count
+        self._done = done
+
+    def deliver(self, place: int, answer: Answer) -> None:
+        """One answer."""
+        self._answers[place] = answer
+        self._missing -= 1
+        if not self._missing:
+            if not self._future.done():  # its caller may have given up waiting
+                self._future.set_result(self._answers)
+            self._done()
 
 
 class Exchange:
@@ -125,6 +148,21 @@ class Exchange:
         """Ask one market, which must exist."""
         return self._ask(market_name(market_no), ask)
 
+    def ask_markets(self, asks: Sequence[tuple[int, Ask]]) -> asyncio.Future[list[Answer]]:
+        """Ask markets, each by its number; the answers in the order of the asks."""
+        assert not self._closed, "asked after close"
+        future: asyncio.Future[list[Answer]] = asyncio.get_running_loop().create_future()
+        gathering = _Gathering(future, len(asks), self._answered)
+        self._open += 1
+        now_us, deliver, ask_router = self._clock.now_us(), gathering.deliver, self._router.ask
+        for place, (market_no, ask) in enumerate(asks):
+            actor = market_name(market_no)
+            if actor not in self._links:
+                self._reach(actor)
+            ask_router(actor, ask, deliver, place, now_us)
+        self._flush_soon()
+        return future
+
     def ask_shard(self, user: int, ask: Ask) -> asyncio.Future[Answer]:
         """Ask the ledger shard that keeps `user`."""
         if not self._shards:
@@ -150,17 +188,20 @@ class Exchange:
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._open += 1
 
-        def deliver(answer: Answer) -> None:
-            self._open -= 1
+        def deliver(_place: int, answer: Answer) -> None:
             if not future.done():  # its caller may have given up waiting
                 future.set_result(answer)
-            if not self._open and self._drained is not None and not self._drained.done():
-                self._drained.set_result(None)
+            self._answered()
 
         self._reach(actor)
-        self._router.ask(actor, ask, deliver, self._clock.now_us())
+        self._router.ask(actor, ask, deliver, 0, self._clock.now_us())
         self._flush_soon()
         return future
+
+    def _answered(self) -> None:
+        self._open -= 1
+        if not self._open and self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
 
     # The wire.
 

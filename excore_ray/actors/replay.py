@@ -96,7 +96,6 @@ class Replay:
                 error.add_note(f"in entry {entry.seq} of stream {self._journal.stream}")
                 raise
             self.seq = entry.seq
-        drop_events(self.machine)
         return bool(entries)
 
 
@@ -139,9 +138,3 @@ async def rebuild(
             progress(running.seq)
         await asyncio.sleep(0)
     return Rebuilt(running.machine, running.seq)
-
-
-def drop_events(machine: Machine) -> None:
-    """Forget what happened in `machine`, which otherwise collects it for ever."""
-    if not isinstance(machine, Catalog):
-        machine.events.clear()

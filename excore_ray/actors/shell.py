@@ -25,7 +25,7 @@ from pathlib import Path
 import msgspec
 
 from excore_ray.actors.clock import Clock
-from excore_ray.actors.replay import Rebuilt, drop_events
+from excore_ray.actors.replay import Rebuilt
 from excore_ray.actors.wire import Connection, Endpoint
 from excore_ray.actors.wire_server import Server
 from excore_ray.actors.wiring import Wiring
@@ -310,7 +310,6 @@ class Shell:
         elif turn.sends:
             await self.journal.check_owner()
         self._send(turn.sends)
-        drop_events(self.machine)
 
     async def _append(self, body: bytes, keys: list[bytes]) -> None:
         """Make the turn's record durable, however long the disk is full.

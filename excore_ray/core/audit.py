@@ -15,13 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from excore_ray.core.book import BookSide, Level
+from excore_ray.core.book import BookSide
 from excore_ray.core.catalog import Catalog, Scope
-from excore_ray.core.ledger import Ledger
+from excore_ray.core.ledger import Ledger, resting_key
 from excore_ray.core.market import Market
 from excore_ray.core.messages import AssetTotals, MarketHolds, ShardHolds
 from excore_ray.core.names import bad_asset_name, bad_market_name
-from excore_ray.core.orders import Order, OrderType, Side, market_no_of, order_id_of
+from excore_ray.core.orders import Level, Order, OrderType, Side, market_no_of, order_id_of
 from excore_ray.core.outbox import Outbox
 from excore_ray.core.results import Results
 from excore_ray.core.settlement import need_of
@@ -142,16 +142,21 @@ def _check_emitted(market: Market) -> None:
 
 
 def _check_results(results: Results, time_us: int, outboxes: Sequence[Outbox] = ()) -> None:
-    stamped, plain = results.dump()
-    assert len(stamped) + len(plain) == len(results), "results and their queues differ"
-    for queue in (stamped, plain):
-        until_us = time_us + 1
-        for _, result in queue:
-            assert result.until_us >= until_us, "results out of order, or kept too long"
-            until_us = result.until_us
-            if outboxes:
-                newest = outboxes[result.shard].out_seq
-                assert result.out_seq <= newest, f"a result waits for {result.out_seq} of {newest}"
+    count = 0
+    for groups in results.dump():
+        before_us = time_us
+        for until_us, pairs in groups:
+            assert until_us > before_us, "results out of order, or kept too long"
+            before_us = until_us
+            count += len(pairs)
+            for request_id, _ in pairs:
+                result = results.get(request_id)
+                assert result is not None
+                if outboxes:
+                    newest = outboxes[result.shard].out_seq
+                    what = f"a result waits for {result.out_seq} of {newest}"
+                    assert result.out_seq <= newest, what
+    assert count == len(results), "results and their queues differ"
 
 
 # One shard.
@@ -190,7 +195,7 @@ def _held(ledger: Ledger) -> dict[tuple[int, int], int]:
     """What is held per user and asset, recomputed, after checking the holds themselves."""
     assert ledger.holds.keys() == ledger.links.keys(), "holds of an unknown market"
     held: dict[tuple[int, int], int] = {}
-    resting: dict[int, dict[int, int]] = {}
+    resting: dict[int, int] = {}
     for market_no, holds in ledger.holds.items():
         void = ledger.links[market_no].void
         for order_id, hold in holds.items():
@@ -201,9 +206,9 @@ def _held(ledger: Ledger) -> dict[tuple[int, int], int]:
             key = (hold.user, hold.asset)
             held[key] = held.get(key, 0) + hold.remaining
             if hold.resting:
-                counts = resting.setdefault(hold.user, {})
-                counts[market_no] = counts.get(market_no, 0) + 1
-    assert ledger.resting_of_user == resting, "resting orders are miscounted"
+                place = resting_key(hold.user, market_no)
+                resting[place] = resting.get(place, 0) + 1
+    assert ledger.resting == resting, "resting orders are miscounted"
     return held
 
 

@@ -14,27 +14,7 @@ from itertools import islice
 
 from sortedcontainers import SortedDict
 
-from excore_ray.core.orders import Order, Side
-
-
-class Level:
-    """All orders of one price: their number, their summed `left`, and the ends of their chain."""
-
-    __slots__ = ("amount", "count", "newest", "oldest", "price")
-
-    def __init__(self, price: int) -> None:
-        self.price = price
-        self.amount = 0
-        self.count = 0
-        self.oldest: Order | None = None
-        self.newest: Order | None = None
-
-    def __iter__(self) -> Iterator[Order]:
-        """Orders, oldest first.  The level must not change meanwhile."""
-        order = self.oldest
-        while order is not None:
-            yield order
-            order = order.newer
+from excore_ray.core.orders import Level, Order, Side
 
 
 class BookSide:
@@ -61,6 +41,7 @@ class BookSide:
             best = self.best
             if best is None or key < best.price * self._sign:
                 self.best = level
+        order.level = level
         order.price = level.price  # the equal integer of the level: one in memory for all of them
         last = level.newest
         if last is None:
@@ -73,10 +54,16 @@ class BookSide:
         level.amount += order.left
         self.count += 1
 
+    def crosses(self, price: int) -> bool:
+        """Whether an order of the other side at `price` would trade here."""
+        best = self.best
+        return best is not None and (best.price - price) * self._sign <= 0
+
     def remove(self, order: Order) -> None:
-        """Take `order` out.  Raises KeyError when its price is not in the book."""
-        key = order.price * self._sign
-        level = self._levels[key]
+        """Take `order` out, which must rest here."""
+        level = order.level
+        assert level is not None, "the order rests nowhere"
+        order.level = None
         older, newer = order.older, order.newer
         if older is None:
             level.oldest = newer
@@ -92,13 +79,15 @@ class BookSide:
         level.amount -= order.left
         self.count -= 1
         if not level.count:
-            del self._levels[key]
+            del self._levels[level.price * self._sign]
             if level is self.best:
                 self.best = self._levels.peekitem(0)[1] if self._levels else None
 
     def reduce(self, order: Order, amount: int) -> None:
         """Lower a resting order's `left` by `amount`; it keeps its place."""
-        self._levels[order.price * self._sign].amount -= amount
+        level = order.level
+        assert level is not None, "the order rests nowhere"
+        level.amount -= amount
         order.left -= amount
 
     def levels(self) -> Iterator[Level]:

@@ -10,6 +10,8 @@ Source: ARCHITECTURE.md, the two-phase reservation protocol.
 
 from __future__ import annotations
 
+from functools import cache
+
 import msgspec
 
 from excore_ray.core import commands as c
@@ -49,6 +51,7 @@ class Talk:
         self.inquiries: list[int] = []
 
 
+@cache
 def market_name(market_no: int) -> str:
     """The name of a market's actor and stream."""
     return f"market-{market_no}"
@@ -206,23 +209,25 @@ class Custodian(Desk):
         low = max(link.low, link.id_base, self._lows.get(message.market_no, 0))
         spent: dict[tuple[int, int], int] = {}
         holds: dict[int, c.Hold] = {}
+        held, void = self.ledger.holds_of(message.market_no), link.void
+        available, granted, unheard = self.ledger.available, talk.granted, self._unheard
         for hold in message.reserves:
-            order_id = hold.order_id
-            found = self.ledger.hold_of(order_id)
+            order_id, user, asset = hold.order_id, hold.user, hold.asset
+            found = held.get(order_id)
             if found is not None or order_id in holds:
                 if found is None or found.remaining == hold.amount:
-                    talk.granted.append(order_id)
+                    granted.append(order_id)
                 continue
-            account = (hold.user, hold.asset)
+            account = (user, asset)
             amount = spent.get(account, 0) + hold.amount
-            never = order_id < low or order_id in link.void or hold.amount <= 0
-            if never or amount > self.ledger.available(hold.user, hold.asset):
+            never = order_id < low or order_id in void or hold.amount <= 0
+            if never or amount > available(user, asset):
                 talk.denied.append(order_id)
             else:
                 spent[account] = amount
                 holds[order_id] = hold
-                talk.granted.append(order_id)
-                self._unheard[order_id] = self.now_us
+                granted.append(order_id)
+                unheard[order_id] = self.now_us
         if holds:
             self.run(c.Reserve(message.market_no, message.epoch, list(holds.values())))
 

@@ -122,7 +122,8 @@ class Desk(ABC):
 
     def run(self, command: Any) -> m.Placed | m.Done | Refused:
         """Execute `command` and, unless it is refused, put it into the turn's record."""
-        self._begin()
+        if not self._commands:
+            self._begin()
         answer = self._machine.execute(command)
         if type(answer) is not Refused:
             self._commands.append(command)
@@ -160,6 +161,5 @@ class Desk(ABC):
         return turn
 
     def _begin(self) -> None:
-        """Start the turn's record, once; its time never goes back."""
-        if not self._commands:
-            self._machine.begin(max(self.now_us, self._machine.time_us))
+        """Start the turn's record; its time never goes back."""
+        self._machine.begin(max(self.now_us, self._machine.time_us))

@@ -11,7 +11,7 @@ Source: the RPC reference for balances; ARCHITECTURE.md for holds, entries and o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -19,11 +19,15 @@ import msgspec
 from excore_ray.core import commands as c
 from excore_ray.core.events import Posting
 from excore_ray.core.messages import Done, Placed
-from excore_ray.core.orders import Side, market_no_of
+from excore_ray.core.orders import ORDER_ID_STRIDE, Side, market_no_of
 from excore_ray.core.reasons import Reason, Refused
 from excore_ray.core.results import Results
 
 TRADE, REFERRAL = "trade", "ref"
+
+# Looked up by name where it is hot: an enumeration's member costs three times as much.
+_SELL = Side.SELL
+_DONE = Done()
 
 
 class Account(msgspec.Struct, gc=False, array_like=True):
@@ -60,22 +64,25 @@ class MarketLink(msgspec.Struct, array_like=True):
 
 
 class Ledger:
-    """Accounts, holds, fees and recorded results of one shard."""
+    """Accounts, holds, fees and recorded results of one shard.
 
-    def __init__(self) -> None:
+    events: where it tells what happened, when somebody wants to know; see `Market`.
+    """
+
+    def __init__(self, events: list[Posting] | None = None) -> None:
+        self.events = events
         self.shard = 0
         self.shards = 0
         self.epoch = 0
         self.time_us = 0
         self.accounts: dict[int, dict[int, Account]] = {}  # user -> asset -> account
         self.holds: dict[int, dict[int, HeldFunds]] = {}  # market_no -> order_id -> hold
-        self.resting_of_user: dict[int, dict[int, int]] = {}  # user -> market_no -> holds
+        self.resting: dict[int, int] = {}  # resting_key(user, market_no) -> holds
         self.links: dict[int, MarketLink] = {}
         self.fees: dict[int, int] = {}
         self.updates: dict[int, int] = {}
         self.received: dict[int, int] = {}
         self.results = Results()
-        self.events: list[Posting] = []
         self._execute: dict[type, Callable[[Any], Placed | Done | Refused]] = {
             c.CreateShard: self._create,
             c.OpenEpoch: self._open_epoch,
@@ -85,7 +92,6 @@ class Ledger:
             c.Update: self._update,
         }
         self._apply_entry: dict[type, Callable[[MarketLink, int, Any], None]] = {
-            c.Leg: self._leg,
             c.Referral: self._referral,
             c.Release: self._release,
             c.OpenOrders: self._open_orders,
@@ -126,6 +132,10 @@ class Ledger:
         account = self.accounts.get(user, _NO_ACCOUNTS).get(asset)
         return account.available if account is not None else 0
 
+    def holds_of(self, market_no: int) -> dict[int, HeldFunds]:
+        """What is frozen for a market's orders, by order id; to be read only."""
+        return self.holds.get(market_no, _NO_HOLDS)
+
     def hold_of(self, order_id: int) -> HeldFunds | None:
         """What is frozen for an order, or None."""
         holds = self.holds.get(market_no_of(order_id))
@@ -144,7 +154,7 @@ class Ledger:
         for market_no, holds in self.holds.items():
             for hold in holds.values():
                 if hold.resting:
-                    self._count_resting(market_no, hold.user)
+                    self._count_resting(resting_key(hold.user, market_no))
 
     # Commands.
 
@@ -153,12 +163,12 @@ class Ledger:
         assert 0 <= command.shard < command.shards
         self.shard = command.shard
         self.shards = command.shards
-        return Done()
+        return _DONE
 
     def _open_epoch(self, command: c.OpenEpoch) -> Done:
         assert command.epoch > self.epoch, "epochs only grow"
         self.epoch = command.epoch
-        return Done()
+        return _DONE
 
     def _update(self, command: c.Update) -> Done | Refused:
         asset, change = command.asset, command.change
@@ -174,20 +184,21 @@ class Ledger:
         self.updates[asset] = updates
         account = self.account(command.user, asset)
         account.available += change
-        self.events.append(
-            Posting(
-                command.user,
-                asset,
-                self.time_us,
-                command.business,
-                change,
-                account.available + account.frozen,
-                command.business_id,
-                command.detail,
+        if self.events is not None:
+            self.events.append(
+                Posting(
+                    command.user,
+                    asset,
+                    self.time_us,
+                    command.business,
+                    change,
+                    account.available + account.frozen,
+                    command.business_id,
+                    command.detail,
+                )
             )
-        )
-        self.results.record(command.request_id, command.stamp_ms, self.time_us, Done())
-        return Done()
+        self.results.record(command.request_id, command.stamp_ms, self.time_us, _DONE)
+        return _DONE
 
     def _reserve(self, command: c.Reserve) -> Done:
         link = self.link(command.market_no)
@@ -195,28 +206,32 @@ class Ledger:
         link.epoch = command.epoch
         holds = self.holds[command.market_no]
         for hold in command.holds:
-            account = self.account(hold.user, hold.asset)
-            assert account.available >= hold.amount > 0, "overdraft"
-            assert hold.order_id not in holds, "reserved twice"
-            account.available -= hold.amount
-            account.frozen += hold.amount
-            holds[hold.order_id] = HeldFunds(hold.user, hold.asset, hold.amount, hold.resting)
+            order_id, user, amount = hold.order_id, hold.user, hold.amount
+            account = self.accounts[user][hold.asset]
+            assert account.available >= amount > 0, "overdraft"
+            assert order_id not in holds, "reserved twice"
+            account.available -= amount
+            account.frozen += amount
+            holds[order_id] = HeldFunds(user, hold.asset, amount, hold.resting)
             if hold.resting:
-                self._count_resting(command.market_no, hold.user)
-        return Done()
+                self._count_resting(resting_key(user, command.market_no))
+        return _DONE
 
     def _void(self, command: c.Void) -> Done:
         link = self.link(command.market_no)
         for order_id in command.order_ids:
             self._drop(command.market_no, order_id)
             link.void[order_id] = True
-        return Done()
+        return _DONE
 
     def _settle(self, command: c.Settle) -> Done:
         link = self.link(command.market_no)
         assert command.first_out_seq == link.applied + 1, "entries out of order"
         for entry in command.entries:
-            self._apply_entry[type(entry)](link, command.market_no, entry)
+            if type(entry) is c.Leg:
+                self._leg(link, command.market_no, entry)
+            else:
+                self._apply_entry[type(entry)](link, command.market_no, entry)
         link.applied += len(command.entries)
         link.epoch = max(link.epoch, command.epoch)
         received = (link.received_stock, link.received_money)
@@ -225,35 +240,37 @@ class Ledger:
             link.low = command.low
             if link.void:
                 link.void = {i: True for i in link.void if i >= command.low}
-        return Done()
+        return _DONE
 
     # Entries.
 
     def _leg(self, link: MarketLink, market_no: int, leg: c.Leg) -> None:
         hold = self.holds[market_no][leg.order_id]
-        assert hold.user == leg.user, "a leg on another user's hold"
-        assert hold.remaining >= leg.debit, "hold overrun"
-        paying = self.accounts[leg.user][hold.asset]
-        receiving = self.account(leg.user, leg.credit_asset)
-        hold.remaining -= leg.debit
-        paying.frozen -= leg.debit
+        user, debit, fee = leg.user, leg.debit, leg.fee
+        assert hold.user == user, "a leg on another user's hold"
+        assert hold.remaining >= debit, "hold overrun"
+        given, taken = hold.asset, leg.credit_asset
+        accounts = self.accounts[user]
+        paying = accounts[given]
+        receiving = accounts.get(taken)
+        if receiving is None:
+            receiving = accounts[taken] = Account()
+        hold.remaining -= debit
+        paying.frozen -= debit
+        receiving.available += leg.credit - fee
+        if fee:
+            self.fees[taken] = self.fees.get(taken, 0) + fee - leg.referral
         received = leg.credit - leg.referral
-        kept = leg.fee - leg.referral
-        self._post(leg, (hold.asset, -leg.debit), paying)
-        receiving.available += leg.credit
-        self._post(leg, (leg.credit_asset, leg.credit), receiving)
-        if leg.fee:
-            receiving.available -= leg.fee
-            self._post(leg, (leg.credit_asset, -leg.fee), receiving, leg.fee_rate)
-            self.fees[leg.credit_asset] = self.fees.get(leg.credit_asset, 0) + kept
-        self._receive(hold.asset, -leg.debit)
-        self._receive(leg.credit_asset, received)
-        if leg.side == Side.SELL:
-            link.received_stock -= leg.debit
+        self._receive(given, -debit)
+        self._receive(taken, received)
+        if leg.side == _SELL:
+            link.received_stock -= debit
             link.received_money += received
         else:
-            link.received_money -= leg.debit
+            link.received_money -= debit
             link.received_stock += received
+        if self.events is not None:
+            self.events += _postings_of(self.time_us, leg, (given, paying), receiving)
         if not hold.remaining:
             self._forget_hold(market_no, leg.order_id, hold)
 
@@ -265,19 +282,20 @@ class Ledger:
             link.received_stock += referral.amount
         else:
             link.received_money += referral.amount
-        self.events.append(
-            Posting(
-                referral.user,
-                referral.asset,
-                self.time_us,
-                REFERRAL,
-                referral.amount,
-                account.available + account.frozen,
-                market_no=market_no,
-                order_id=referral.order_id,
-                deal_id=referral.deal_id,
+        if self.events is not None:
+            self.events.append(
+                Posting(
+                    referral.user,
+                    referral.asset,
+                    self.time_us,
+                    REFERRAL,
+                    referral.amount,
+                    account.available + account.frozen,
+                    market_no=market_no,
+                    order_id=referral.order_id,
+                    deal_id=referral.deal_id,
+                )
             )
-        )
 
     def _release(self, link: MarketLink, market_no: int, release: c.Release) -> None:
         hold = self.holds[market_no][release.order_id]
@@ -305,33 +323,8 @@ class Ledger:
 
     # Parts of them.
 
-    def _post(
-        self, leg: c.Leg, moved: tuple[int, int], account: Account, fee_rate: int = -1
-    ) -> None:
-        """Tell of one change of one account.  moved: (asset, change); the change is made."""
-        asset, change = moved
-        self.events.append(
-            Posting(
-                leg.user,
-                asset,
-                self.time_us,
-                TRADE,
-                change,
-                account.available + account.frozen,
-                0,
-                "",
-                market_no_of(leg.order_id),
-                leg.order_id,
-                leg.deal_id,
-                leg.price,
-                leg.amount,
-                fee_rate,
-            )
-        )
-
-    def _count_resting(self, market_no: int, user: int) -> None:
-        counts = self.resting_of_user.setdefault(user, {})
-        counts[market_no] = counts.get(market_no, 0) + 1
+    def _count_resting(self, key: int) -> None:
+        self.resting[key] = self.resting.get(key, 0) + 1
 
     def _receive(self, asset: int, amount: int) -> None:
         self.received[asset] = self.received.get(asset, 0) + amount
@@ -347,15 +340,53 @@ class Ledger:
 
     def _forget_hold(self, market_no: int, order_id: int, hold: HeldFunds) -> None:
         del self.holds[market_no][order_id]
-        if not hold.resting:
-            return
-        counts = self.resting_of_user[hold.user]
-        if counts[market_no] == 1:
-            del counts[market_no]
-            if not counts:
-                del self.resting_of_user[hold.user]
-        else:
-            counts[market_no] -= 1
+        if hold.resting:
+            key = resting_key(hold.user, market_no)
+            count = self.resting[key] - 1
+            if count:
+                self.resting[key] = count
+            else:
+                del self.resting[key]
+
+
+def resting_key(user: int, market_no: int) -> int:
+    """One integer for a user in a market: a dictionary of them is the cheapest to count in."""
+    return user * ORDER_ID_STRIDE + market_no
+
+
+def _postings_of(
+    time_us: int, leg: c.Leg, paying: tuple[int, Account], receiving: Account
+) -> Iterator[Posting]:
+    """The changes one leg has made: what was paid, what came, the fee of it.
+
+    paying: the asset given and its account.  Both accounts are as they are after the leg.
+    """
+    asset, paid = paying
+    after = receiving.available + receiving.frozen
+    changes = [
+        (asset, -leg.debit, paid.available + paid.frozen, -1),
+        (leg.credit_asset, leg.credit, after + leg.fee, -1),
+    ]
+    if leg.fee:
+        changes.append((leg.credit_asset, -leg.fee, after, leg.fee_rate))
+    for moved, change, balance, fee_rate in changes:
+        yield Posting(
+            leg.user,
+            moved,
+            time_us,
+            TRADE,
+            change,
+            balance,
+            0,
+            "",
+            market_no_of(leg.order_id),
+            leg.order_id,
+            leg.deal_id,
+            leg.price,
+            leg.amount,
+            fee_rate,
+        )
 
 
 _NO_ACCOUNTS: dict[int, Account] = {}
+_NO_HOLDS: dict[int, HeldFunds] = {}

@@ -15,16 +15,16 @@ from typing import Any
 from excore_ray.core import commands as c
 from excore_ray.core.book import BookSide
 from excore_ray.core.events import Deal, OrderFinished
-from excore_ray.core.matching import Match, match
+from excore_ray.core.matching import match
 from excore_ray.core.messages import Done, Placed
 from excore_ray.core.orders import (
     MARKET_NO_MAX,
+    ORDER_ID_STRIDE,
     ORDER_NUMBER_MAX,
     Order,
     OrderType,
     Role,
     Side,
-    market_no_of,
     order_id_of,
 )
 from excore_ray.core.outbox import Outbox, Waiting
@@ -36,16 +36,25 @@ from excore_ray.core.specs import MarketRules
 
 IDS_PER_BLOCK = 65_536
 
+# Looked up by name where it is hot: an enumeration's member costs three times as much.
+_SELL, _BUY, _BOTH = Side.SELL, Side.BUY, 3
+_LIMIT, _MARKET = OrderType.LIMIT, OrderType.MARKET
+_TAKER, _MAKER = Role.TAKER, Role.MAKER
+_DONE = Done()
+
 
 class Market:
     """Book, open orders, outboxes and recorded results of one market.
 
     `apply` takes the journal's records one after the other.  `execute` is one command of a
-    record; it answers a refusal, and then changes nothing, or the command's answer.  `events`
-    collects what happened until somebody takes it.
+    record; it answers a refusal, and then changes nothing, or the command's answer.
+
+    events: where it tells what happened, when somebody wants to know.  Whoever does replays the
+    journal; the live machine trades and tells nobody, which costs it nothing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, events: list[Deal | OrderFinished] | None = None) -> None:
+        self.events = events
         self.rules = MarketRules(0, 0, 0, 0, 0, 1, 1, 1)
         self.shards = 0
         self.epoch = 0
@@ -60,7 +69,6 @@ class Market:
         self.sides: dict[int, BookSide] = {side: BookSide(side) for side in Side}
         self.outboxes: list[Outbox] = []
         self.results = Results()
-        self.events: list[Deal | OrderFinished] = []
         self._execute: dict[type, Callable[[Any], Placed | Done | Refused]] = {
             c.CreateMarket: self._create,
             c.OpenEpoch: self._open_epoch,
@@ -154,21 +162,23 @@ class Market:
                 return refusal
         # From here on the command must succeed.
         order = self._order_of(command.order_id, put)
-        assert self.last_order_id < order.order_id, "order ids only grow"
-        assert self.id_base <= order.order_id, "an order id of an older epoch"
-        assert market_no_of(order.order_id) == self.rules.market_no
-        assert order.order_id <= order_id_of(self.ids_high, self.rules.market_no)
-        self.last_order_id = order.order_id
-        outbox = self.outboxes[shard_of(order.user, self.shards)]
+        self._take_id(command.order_id)
+        shard = shard_of(order.user, self.shards)
+        outbox = self.outboxes[shard]
         written = outbox.out_seq
-        unused = need_of(self.rules, order)
-        for found in match(order, self.sides[3 - order.side]):
-            unused -= self._deal(order, found)
-        if order.left and order.type == OrderType.LIMIT:
-            unused -= need_of(self.rules, order)
+        limited = order.type == _LIMIT
+        opposite = self.sides[_BOTH - order.side]
+        unused = 0
+        if not limited or opposite.crosses(order.price):
+            unused = need_of(self.rules, order)
+            for maker, amount in match(order, opposite):
+                unused -= self._deal(order, maker, amount)
+            if order.left and limited:
+                unused -= need_of(self.rules, order)
+        if order.left and limited:
             self._rest(order)
-        else:
-            self._finished(order)
+        elif self.events is not None:
+            self._tell_finished(order)
         if unused:
             outbox.add(c.Release(order.order_id, unused), 0, 0)
         answer = Placed(
@@ -180,7 +190,7 @@ class Market:
             order.deal_money,
             order.deal_fee,
         )
-        self._record(put, answer, written)
+        self._record(put, answer, (shard, outbox.out_seq if outbox.out_seq > written else 0))
         return answer
 
     def refusal_of_market_order(self, put: c.PutMarket) -> Refused | None:
@@ -204,15 +214,15 @@ class Market:
         else:
             orders = list(self.open_orders_of(command.user))
         # From here on the command must succeed.
-        outbox = self.outboxes[shard_of(command.user, self.shards)]
-        written = outbox.out_seq
+        shard = shard_of(command.user, self.shards)
+        outbox = self.outboxes[shard]
         for order in orders:
             need = need_of(self.rules, order)
             self.sides[order.side].remove(order)
             self._close(order)
             outbox.add(c.Release(order.order_id, need), 0, 0)
-        self._record(command, Done(), written)
-        return Done()
+        self._record(command, _DONE, (shard, outbox.out_seq if orders else 0))
+        return _DONE
 
     # Parts of them.
 
@@ -253,51 +263,47 @@ class Market:
             now,
         )
 
-    def _deal(self, taker: Order, found: Match) -> int:
+    def _take_id(self, order_id: int) -> None:
+        assert self.last_order_id < order_id, "order ids only grow"
+        assert self.id_base <= order_id, "an order id of an older epoch"
+        number, market_no = divmod(order_id, ORDER_ID_STRIDE)
+        assert market_no == self.rules.market_no, "an order id of another market"
+        assert number <= self.ids_high, "an order id that was not reserved"
+        self.last_order_id = order_id
+
+    def _deal(self, taker: Order, maker: Order, amount: int) -> int:
         """Execute one match; returns what the taker's hold paid (prec_save)."""
-        maker, amount = found.maker, found.amount
         price = maker.price
         self.last_deal_id += 1
-        spends_money = taker.type == OrderType.MARKET and taker.side == Side.BUY
+        spends_money = taker.type == _MARKET and taker.side == _BUY
         taker.left -= amount * price if spends_money else amount
-        self.sides[maker.side].reduce(maker, amount)
-        paid = self._leg(taker, price, amount, Role.TAKER)
-        given = self._leg(maker, price, amount, Role.MAKER)
-        for order, leg in ((taker, paid), (maker, given)):
-            if leg.referral:
-                self._refer(referral_of(order, leg))
+        side = self.sides[maker.side]
+        side.reduce(maker, amount)
+        deal = (self.last_deal_id, price, amount)
+        paid = self._leg(taker, deal, _TAKER)
+        given = self._leg(maker, deal, _MAKER)
+        if self.events is not None:
+            self.events.append(_deal_of(self.time_us, deal, (taker, paid), (maker, given)))
         if not maker.left:
-            self.sides[maker.side].remove(maker)
+            side.remove(maker)
             self._close(maker)
-        self.events.append(
-            Deal(
-                self.last_deal_id,
-                self.time_us,
-                taker.side,
-                price,
-                amount,
-                taker.order_id,
-                taker.user,
-                paid.fee,
-                maker.order_id,
-                maker.user,
-                given.fee,
-            )
-        )
         return paid.debit
 
-    def _leg(self, order: Order, price: int, amount: int, role: Role) -> c.Leg:
-        leg = leg_of(self.rules, order, (self.last_deal_id, price, amount, role))
+    def _leg(self, order: Order, deal: tuple[int, int, int], role: Role) -> c.Leg:
+        leg = leg_of(self.rules, order, deal, role)
+        _, price, amount = deal
         order.deal_stock += amount
         order.deal_money += amount * price
         order.deal_fee += leg.fee
         order.mtime_us = self.time_us
         outbox = self.outboxes[shard_of(order.user, self.shards)]
         received = leg.credit - leg.referral
-        if order.side == Side.SELL:
+        if order.side == _SELL:
             outbox.add(leg, -leg.debit, received)
         else:
             outbox.add(leg, received, -leg.debit)
+        if leg.referral:
+            self._refer(referral_of(order, leg))
         return leg
 
     def _refer(self, referral: c.Referral) -> None:
@@ -340,11 +346,13 @@ class Market:
             del self.count_of_user[user]
         else:
             self.count_of_user[user] -= 1
-        self._finished(order)
+        if self.events is not None:
+            self._tell_finished(order)
 
-    def _finished(self, order: Order) -> None:
-        if order.type == OrderType.LIMIT and order.left and not order.deal_stock:
+    def _tell_finished(self, order: Order) -> None:
+        if order.type == _LIMIT and order.left and not order.deal_stock:
             return  # cancelled untouched: it leaves no history
+        assert self.events is not None
         self.events.append(
             OrderFinished(
                 order.order_id,
@@ -368,13 +376,31 @@ class Market:
         )
 
     def _record(
-        self, command: c.PutLimit | c.PutMarket | c.Cancel, answer: Placed | Done, written: int
+        self,
+        command: c.PutLimit | c.PutMarket | c.Cancel,
+        answer: Placed | Done,
+        place: tuple[int, int],
     ) -> None:
-        """Remember the answer and the last entry it caused at the caller's own shard.
-
-        written: the newest entry for that shard before the command.
-        """
-        shard = shard_of(command.user, self.shards)
-        out_seq = self.outboxes[shard].out_seq
-        place = (shard, out_seq if out_seq > written else 0)
+        """Remember the answer.  place: the caller's shard and the last entry caused there, or 0."""
         self.results.record(command.request_id, command.stamp_ms, self.time_us, answer, place)
+
+
+def _deal_of(
+    time_us: int, deal: tuple[int, int, int], taken: tuple[Order, c.Leg], given: tuple[Order, c.Leg]
+) -> Deal:
+    deal_id, price, amount = deal
+    taker, paid = taken
+    maker, received = given
+    return Deal(
+        deal_id,
+        time_us,
+        taker.side,
+        price,
+        amount,
+        taker.order_id,
+        taker.user,
+        paid.fee,
+        maker.order_id,
+        maker.user,
+        received.fee,
+    )

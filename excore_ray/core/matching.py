@@ -8,16 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import msgspec
-
 from excore_ray.core.orders import Order, OrderType, Side
 
-
-class Match(msgspec.Struct, frozen=True, gc=False):
-    """`maker` gives or takes `amount` of stock (stock_prec) at its own price."""
-
-    maker: Order
-    amount: int
+Match = tuple[Order, int]  # a maker, and how much stock (stock_prec) it trades at its own price
 
 
 def match(taker: Order, makers: Iterable[Order]) -> list[Match]:
@@ -38,7 +31,7 @@ def match(taker: Order, makers: Iterable[Order]) -> list[Match]:
         if (maker.price - limit) * sign > 0:
             break
         amount = maker.left if maker.left < left else left
-        matches.append(Match(maker, amount))
+        matches.append((maker, amount))
         left -= amount
         if not left:
             break
@@ -52,6 +45,6 @@ def _spend(money: int, makers: Iterable[Order]) -> list[Match]:
         if not affordable:
             break
         amount = maker.left if maker.left < affordable else affordable
-        matches.append(Match(maker, amount))
+        matches.append((maker, amount))
         money -= amount * maker.price
     return matches

@@ -1,4 +1,4 @@
-"""Order: one order of one market, and the small enumerations around it.
+"""Order: one order of one market, the level it rests in, and the small enumerations around it.
 
 Separate because book, matching, market and snapshot share it and none owns it.
 It must not know accounts, wire or clock.
@@ -9,6 +9,7 @@ Source: the order fields of the RPC reference.
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterator
 
 import msgspec
 
@@ -46,7 +47,7 @@ class Order(msgspec.Struct, gc=False, weakref=False):
     stock_prec + money_prec.  price: money at money_prec, 0 for a market order.
     deal_stock: stock_prec.  deal_money: stock_prec + money_prec.  deal_fee: the received asset's
     prec_save (a seller receives money, a buyer stock).  Rates in ten-thousandths.
-    Times in microseconds since the epoch.  The last four fields chain the order into its level
+    Times in microseconds since the epoch.  The last five fields chain the order into its level
     and into its user's open orders; they are None while the order is in no book.
     """
 
@@ -67,10 +68,31 @@ class Order(msgspec.Struct, gc=False, weakref=False):
     deal_stock: int = 0
     deal_money: int = 0
     deal_fee: int = 0
+    level: Level | None = None
     older: Order | None = None
     newer: Order | None = None
     user_older: Order | None = None
     user_newer: Order | None = None
+
+
+class Level:
+    """All orders of one price: their number, their summed `left`, and the ends of their chain."""
+
+    __slots__ = ("amount", "count", "newest", "oldest", "price")
+
+    def __init__(self, price: int) -> None:
+        self.price = price
+        self.amount = 0
+        self.count = 0
+        self.oldest: Order | None = None
+        self.newest: Order | None = None
+
+    def __iter__(self) -> Iterator[Order]:
+        """Orders, oldest first.  The level must not change meanwhile."""
+        order = self.oldest
+        while order is not None:
+            yield order
+            order = order.newer
 
 
 def order_id_of(number: int, market_no: int) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from itertools import islice
 
 from excore_ray.core import messages as m
-from excore_ray.core.ledger import Ledger
+from excore_ray.core.ledger import Ledger, resting_key
 from excore_ray.core.market import Market
 from excore_ray.core.orders import Order, Side
 from excore_ray.core.reasons import Reason, Refused
@@ -44,8 +44,10 @@ def answer_ledger_query(ledger: Ledger, ask: m.Ask) -> m.Answer:
         return _totals(ledger, ask.assets)
     if type(ask) is m.AskPendingList:
         counts: list[int] = []
-        for market_no, count in ledger.resting_of_user.get(ask.user, {}).items():
-            counts += (market_no, count)
+        for market_no in ledger.links:
+            count = ledger.resting.get(resting_key(ask.user, market_no))
+            if count is not None:
+                counts += (market_no, count)
         return m.PendingCounts(counts)
     if type(ask) is m.AskHolds:
         return _holds(ledger, ask.market_no)

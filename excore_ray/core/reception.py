@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from collections import deque
 
+import msgspec
+
 from excore_ray.core import commands as c
 from excore_ray.core.messages import Answer, Ask, Batch, Replies, Reply, Request, Stale
 from excore_ray.core.reasons import Reason, Refused
@@ -33,15 +35,21 @@ _EXECUTED = frozenset(
 )
 
 
-class Inflight:
-    """A request that is being executed, and everybody who waits for its answer."""
+class Inflight(msgspec.Struct, eq=False, gc=False):
+    """A request that is being executed, and everybody who waits for its answer.
 
-    __slots__ = ("ask", "deadline_us", "waiters")
+    peer, token: the first attempt.  others: further ones that joined it, None for none.
+    """
 
-    def __init__(self, ask: ExecutedAsk, deadline_us: int, peer: str, token: int) -> None:
-        self.ask = ask
-        self.deadline_us = deadline_us
-        self.waiters = [(peer, token)]
+    ask: ExecutedAsk
+    deadline_us: int
+    peer: str
+    token: int
+    others: list[tuple[str, int]] | None = None
+
+    def attempts(self) -> list[tuple[str, int]]:
+        """All who wait."""
+        return [(self.peer, self.token), *(self.others or ())]
 
 
 class Reception:
@@ -77,30 +85,31 @@ class Reception:
 
         A request to execute stays in `inflight` until `answer` or `refuse` is called for it.
         """
-        ask = request.ask
-        assert type(ask) in _EXECUTED
+        ask, token = request.ask, request.token
         request_id = ask.request_id  # type: ignore[union-attr]
         result = self._results.get(request_id)
         if result is not None:
             return result
         if batch_epoch != self.epoch:
-            self._stale.setdefault(peer, []).append(request.token)
+            self._stale.setdefault(peer, []).append(token)
             return None
         found = self.inflight.get(request_id)
         if found is not None:
-            if (peer, request.token) not in found.waiters:
-                found.waiters.append((peer, request.token))
+            _join(found, peer, token)
             return None
-        refused = self._refusal(request_id, peer, request.token)
-        if refused is not None:
-            self.reply(peer, request.token, refused)
+        if self._refusals:
+            refused = self._refusal(request_id, peer, token)
+            if refused is not None:
+                self.reply(peer, token, refused)
+                return None
+            if len(self._refusals) >= self._refusals_max:
+                return None
+        if request.deadline_us <= now_us:
             return None
-        if request.deadline_us <= now_us or len(self._refusals) >= self._refusals_max:
-            return None
-        inflight = Inflight(ask, request.deadline_us, peer, request.token)  # type: ignore[arg-type]
-        stamp_us = inflight.ask.stamp_ms * 1000
+        inflight = Inflight(ask, request.deadline_us, peer, token)  # type: ignore[arg-type]
         self.inflight[request_id] = inflight
-        if stamp_us and now_us - stamp_us > c.STAMP_AGE_MAX_US:
+        stamp_ms = inflight.ask.stamp_ms
+        if stamp_ms and now_us - stamp_ms * 1000 > c.STAMP_AGE_MAX_US:
             too_old = Refused(Reason.AUTHENTICATION_FAILED, "TIMESTAMP: over 60 s ago")
             self.refuse(inflight, too_old, now_us)
             return None
@@ -109,16 +118,17 @@ class Reception:
     def answer(self, inflight: Inflight, answer: Answer) -> None:
         """Tell everybody who waits for it; the request's result is recorded elsewhere."""
         del self.inflight[inflight.ask.request_id]
-        for peer, token in inflight.waiters:
-            self.reply(peer, token, answer)
+        self.reply(inflight.peer, inflight.token, answer)
+        if inflight.others is not None:
+            for peer, token in inflight.others:
+                self.reply(peer, token, answer)
 
     def refuse(self, inflight: Inflight, refused: Refused, now_us: int) -> None:
         """Tell everybody who waits for it, and tell the same again if asked again."""
         request_id = inflight.ask.request_id
-        waiters = inflight.waiters
         if refused.reason == Reason.SERVICE_UNAVAILABLE:
             until_us = inflight.deadline_us + DEADLINE_SLACK_US
-            for peer, token in waiters:
+            for peer, token in inflight.attempts():
                 self._remember((request_id, peer, token), (until_us, refused), plain=True)
         else:
             stamped = bool(inflight.ask.stamp_ms)
@@ -164,8 +174,6 @@ class Reception:
 
     def _refusal(self, request_id: bytes, peer: str, token: int) -> Refused | None:
         refusals = self._refusals
-        if not refusals:
-            return None
         found = refusals.get((request_id, "", 0)) or refusals.get((request_id, peer, token))
         return found[1] if found is not None else None
 
@@ -174,6 +182,15 @@ class Reception:
     ) -> None:
         self._refusals[key] = refusal
         self._expiries[plain].append((refusal[0], key))
+
+
+def _join(inflight: Inflight, peer: str, token: int) -> None:
+    """Have one more attempt wait for the answer."""
+    if (peer, token) in inflight.attempts():
+        return
+    if inflight.others is None:
+        inflight.others = []
+    inflight.others.append((peer, token))
 
 
 def is_executed(ask: Ask) -> bool:

@@ -21,28 +21,39 @@ from excore_ray.core.reasons import Refused
 class Result(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A recorded answer.  shard, out_seq: the entry it waits for at the caller's shard."""
 
-    until_us: int
     shard: int
     out_seq: int
     answer: Placed | Done | Refused
 
 
+# Groups of request ids with the record time at which they are forgotten, oldest first.
+Group = tuple[int, list[tuple[bytes, msgspec.Raw]]]
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Result).decode
+
+
 class Results:
-    """Recorded answers by request id, oldest first within the stamped and the others."""
+    """Recorded answers by request id, oldest first within the stamped and the others.
+
+    Hundreds of thousands are kept and hardly any is asked for again, so they are kept as the
+    JSON of their `Result`: half of the memory, and much less for the processor's caches.
+    """
 
     __slots__ = ("_by_id", "_plain", "_stamped")
 
     def __init__(self) -> None:
-        self._by_id: dict[bytes, Result] = {}
-        self._stamped: deque[bytes] = deque()
-        self._plain: deque[bytes] = deque()
+        self._by_id: dict[bytes, bytes] = {}
+        self._stamped: deque[tuple[int, list[bytes]]] = deque()
+        self._plain: deque[tuple[int, list[bytes]]] = deque()
 
     def __len__(self) -> int:
         return len(self._by_id)
 
     def get(self, request_id: bytes) -> Result | None:
         """The recorded result, or None."""
-        return self._by_id.get(request_id)
+        packed = self._by_id.get(request_id)
+        return None if packed is None else _decode(packed)
 
     def record(
         self,
@@ -53,31 +64,38 @@ class Results:
         place: tuple[int, int] = (0, 0),
     ) -> None:
         """Remember `answer` for the time its kind is kept.  place: (shard, out_seq)."""
-        assert request_id not in self._by_id, "a request was executed twice"
-        shard, out_seq = place
+        packed = _encode(Result(*place, answer))
+        known = self._by_id.setdefault(request_id, packed)
+        assert known is packed, "a request was executed twice"
         if stamp_ms:
-            until_us = time_us + RESULT_KEPT_STAMPED_US
-            self._stamped.append(request_id)
+            until_us, groups = time_us + RESULT_KEPT_STAMPED_US, self._stamped
         else:
-            until_us = time_us + RESULT_KEPT_US
-            self._plain.append(request_id)
-        self._by_id[request_id] = Result(until_us, shard, out_seq, answer)
+            until_us, groups = time_us + RESULT_KEPT_US, self._plain
+        if not groups or groups[-1][0] != until_us:
+            groups.append((until_us, []))
+        groups[-1][1].append(request_id)
 
     def expire(self, time_us: int) -> None:
         """Forget what need not be remembered at record time `time_us` any more."""
-        by_id = self._by_id
-        for queue in (self._stamped, self._plain):
-            while queue and by_id[queue[0]].until_us <= time_us:
-                del by_id[queue.popleft()]
+        for groups in (self._stamped, self._plain):
+            while groups and groups[0][0] <= time_us:
+                for request_id in groups.popleft()[1]:
+                    del self._by_id[request_id]
 
-    def dump(self) -> list[list[tuple[bytes, Result]]]:
-        """Both queues as plain values, for a snapshot."""
+    def dump(self) -> list[list[Group]]:
+        """The stamped and the others as plain values, for a snapshot."""
         by_id = self._by_id
-        return [[(i, by_id[i]) for i in queue] for queue in (self._stamped, self._plain)]
+        return [
+            [(until_us, [(i, msgspec.Raw(by_id[i])) for i in ids]) for until_us, ids in groups]
+            for groups in (self._stamped, self._plain)
+        ]
 
-    def load(self, dumped: list[list[tuple[bytes, Result]]]) -> None:
+    def load(self, dumped: list[list[Group]]) -> None:
         """Put a snapshot's results in place."""
-        stamped, plain = dumped
-        self._stamped = deque(request_id for request_id, _ in stamped)
-        self._plain = deque(request_id for request_id, _ in plain)
-        self._by_id = dict(stamped) | dict(plain)
+        self._by_id = {
+            i: bytes(raw) for groups in dumped for _, pairs in groups for i, raw in pairs
+        }
+        self._stamped, self._plain = (
+            deque((until_us, [i for i, _ in pairs]) for until_us, pairs in groups)
+            for groups in dumped
+        )

@@ -35,22 +35,21 @@ class RouterLimits(msgspec.Struct, frozen=True):
     waiting_max: int = 20_000
 
 
-class Pending:
+Deliver = Callable[[int, Answer], None]  # told the place that was named when asking
+
+
+class Pending(msgspec.Struct, eq=False):
     """One request until it is answered.  tried: the newest epoch it was sent to, -1 for none."""
 
-    __slots__ = ("answered", "ask", "deadline_us", "deliver", "queued", "sent_us", "token", "tried")
-
-    def __init__(
-        self, token: int, ask: Ask, deadline_us: int, deliver: Callable[[Answer], None]
-    ) -> None:
-        self.token = token
-        self.ask = ask
-        self.deadline_us = deadline_us
-        self.deliver = deliver
-        self.tried = -1
-        self.sent_us = 0
-        self.queued = True
-        self.answered = False
+    token: int
+    ask: Ask
+    deadline_us: int
+    deliver: Deliver
+    place: int
+    tried: int = -1
+    sent_us: int = 0
+    queued: bool = True
+    answered: bool = False
 
 
 class Route:
@@ -79,15 +78,17 @@ class Router:
         self._token = 0
         self._ready: dict[str, None] = {}  # actors with something to send, in order
 
-    def ask(self, actor: str, ask: Ask, deliver: Callable[[Answer], None], now_us: int) -> None:
+    def ask(self, actor: str, ask: Ask, deliver: Deliver, place: int, now_us: int) -> None:
         """Have `actor` answer `ask`; `deliver` is called once, maybe before this returns."""
-        route = self.route(actor)
+        route = self.routes.get(actor)
+        if route is None:
+            route = self.route(actor)
         if len(route.unanswered) >= self.limits.waiting_max:
-            deliver(_OVERLOADED)
+            deliver(place, _OVERLOADED)
             return
-        self._token += 1
-        pending = Pending(self._token, ask, now_us + self.limits.deadline_us, deliver)
-        route.unanswered[pending.token] = pending
+        token = self._token = self._token + 1
+        pending = Pending(token, ask, now_us + self.limits.deadline_us, deliver, place)
+        route.unanswered[token] = pending
         route.queue.append(pending)
         self._ready[actor] = None
 
@@ -114,8 +115,13 @@ class Router:
         route = self.route(actor)
         if type(message) is Replies:
             route.epoch = max(route.epoch, message.epoch)
+            unanswered, epoch = route.unanswered, message.epoch
             for reply in message.replies:
-                self._answered(route, message.epoch, reply.token, reply.answer)
+                answer = reply.answer
+                pending = unanswered.get(reply.token)
+                if pending is None or (type(answer) is Refused and epoch < pending.tried):
+                    continue
+                self._deliver(route, pending, answer)
             if message.taken:
                 route.untaken = False
                 if route.queue:
@@ -148,6 +154,10 @@ class Router:
             if route.untaken and route.taken_us <= silent_us:
                 route.untaken = False
             again: list[Pending] = []
+            oldest = next(iter(route.unanswered.values()), None)
+            # Nothing can be due before the oldest is: all have the same time, and are in order.
+            if oldest is None or oldest.deadline_us - self.limits.deadline_us > silent_us:
+                continue
             for pending in list(route.unanswered.values()):
                 if pending.deadline_us <= now_us:
                     unsent = pending.tried < 0
@@ -181,16 +191,10 @@ class Router:
         if route.queue:
             self._ready[actor] = None
 
-    def _answered(self, route: Route, epoch: int, token: int, answer: Answer) -> None:
-        pending = route.unanswered.get(token)
-        if pending is None or (type(answer) is Refused and epoch < pending.tried):
-            return
-        self._deliver(route, pending, answer)
-
     def _deliver(self, route: Route, pending: Pending, answer: Answer) -> None:
         del route.unanswered[pending.token]
         pending.answered = True
-        pending.deliver(answer)
+        pending.deliver(pending.place, answer)
 
 
 def _token_of(pending: Pending) -> int:

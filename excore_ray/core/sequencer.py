@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from collections import deque
 
+import msgspec
+
 from excore_ray.core import commands as c
 from excore_ray.core import messages as m
 from excore_ray.core.desk import Desk
@@ -26,19 +28,24 @@ from excore_ray.core.sharding import shard_of
 from excore_ray.core.shardlink import Owed, Reply, SequencerLimits, ShardLink, shard_name
 from excore_ray.core.turns import Send, Superseded, Turn
 
+# Looked up by name where it is hot: an enumeration's member costs three times as much.
+_SELL = Side.SELL
+_SIDES = frozenset(Side)
+_NOT_ENOUGH = Refused(Reason.BALANCE_NOT_ENOUGH, "less is available than the order needs")
 
-class Waiting:
-    """An order or cancel between arrival and its decision."""
 
-    __slots__ = ("asked_us", "inflight", "order_id", "ready", "refused", "shard")
+class Waiting(msgspec.Struct, eq=False, gc=False):
+    """An order or cancel between arrival and its decision.
 
-    def __init__(self, inflight: Inflight, order_id: int, shard: int, asked_us: int) -> None:
-        self.inflight = inflight
-        self.order_id = order_id  # 0 for a cancel
-        self.shard = shard
-        self.asked_us = asked_us
-        self.ready = not order_id
-        self.refused = False
+    order_id: 0 for a cancel, which is ready at once.  refused: it has been answered.
+    """
+
+    inflight: Inflight
+    order_id: int
+    shard: int
+    asked_us: int
+    ready: bool = False
+    refused: bool = False
 
 
 class Sequencer(Desk):
@@ -48,11 +55,12 @@ class Sequencer(Desk):
         super().__init__(market, c.MarketRecord)
         self.market = market
         self.limits = limits
-        self.links = [ShardLink(shard) for shard in range(market.shards)]
+        self.links = _links_to(market)
         self._asked: dict[int, Waiting] = {}  # order_id -> asked of its shard, undecided
         self._queue: deque[Waiting] = deque()  # in order of arrival
         self._late: deque[Owed] = deque()  # replies to send when due, whoever is missing
         self._next_number = 0
+        self._full = False  # of results; looked at once a turn
         self._forgotten = [box.acked for box in market.outboxes]
 
     def open(self, now_us: int, create: c.CreateMarket | None) -> Turn:
@@ -63,9 +71,9 @@ class Sequencer(Desk):
         self.now_us = now_us
         if create is not None:
             self.run(create)
-            self.links = [ShardLink(shard) for shard in range(create.shards)]
             self._forgotten = [0] * create.shards
         self.open_epoch()
+        self.links = _links_to(self.market)
         self._next_number = self.market.ids_high + 1
         self.run(c.ReserveIds(self.market.ids_high + IDS_PER_BLOCK))
         return self._finish()
@@ -91,6 +99,7 @@ class Sequencer(Desk):
         self._release_late()
         self.answer_reads()
         self._forget()
+        self._full = len(self.market.results) >= self.limits.results_max
         return self._finish()
 
     @property
@@ -107,10 +116,10 @@ class Sequencer(Desk):
         ask = inflight.ask
         if len(self._queue) >= self.limits.queue_max:
             self.refuse(inflight, Refused(Reason.SERVICE_UNAVAILABLE, "the market is overloaded"))
-        elif len(self.market.results) >= self.limits.results_max:
+        elif self._full:
             self.refuse(inflight, Refused(Reason.SERVICE_UNAVAILABLE, "too many fresh results"))
         elif type(ask) is c.Cancel:
-            self._queue.append(Waiting(inflight, 0, 0, self.now_us))
+            self._queue.append(Waiting(inflight, 0, 0, self.now_us, True))
             if len(self._queue) == 1:
                 self._advance()
         elif type(ask) is c.PutLimit or type(ask) is c.PutMarket:
@@ -124,7 +133,7 @@ class Sequencer(Desk):
 
     def _refusal_of_put(self, put: c.PutLimit | c.PutMarket) -> Refused | None:
         """What can be refused without asking for funds, in the order it is checked."""
-        if put.side not in (Side.SELL, Side.BUY):
+        if put.side not in _SIDES:
             return Refused(Reason.INVALID_SIDE, f"side {put.side}")
         if put.amount <= 0:
             return Refused(Reason.INVALID_ARGUMENT, "amount: not above 0")
@@ -146,14 +155,12 @@ class Sequencer(Desk):
         waiting = Waiting(inflight, order_id, shard, self.now_us)
         self._asked[order_id] = waiting
         self._queue.append(waiting)
-        self._ask(waiting)
+        self._ask(waiting, put)
 
-    def _ask(self, waiting: Waiting) -> None:
-        put = waiting.inflight.ask
-        assert type(put) is c.PutLimit or type(put) is c.PutMarket
+    def _ask(self, waiting: Waiting, put: c.PutLimit | c.PutMarket) -> None:
         rules = self.market.rules
         limit = type(put) is c.PutLimit
-        if put.side == Side.SELL:
+        if put.side == _SELL:
             asset, amount = rules.stock_id, put.amount * rules.stock_unit
         else:
             price = put.price if type(put) is c.PutLimit else 1
@@ -167,7 +174,9 @@ class Sequencer(Desk):
         for order_id, waiting in self._asked.items():
             mine = waiting.shard == link.shard and not waiting.ready
             if mine and order_id not in unasked:
-                self._ask(waiting)
+                put = waiting.inflight.ask
+                assert type(put) is c.PutLimit or type(put) is c.PutMarket
+                self._ask(waiting, put)
 
     def repeat(self, peer: str, token: int, result: Result) -> None:
         """Answer a request that was executed, once its own shard has everything up to now.
@@ -178,8 +187,7 @@ class Sequencer(Desk):
         if box.acked >= result.out_seq:
             self.reception.reply(peer, token, result.answer)
             return
-        owed = Owed((peer, token), result.answer, result.shard)
-        owed.missing = 1
+        owed = Owed((peer, token), result.answer, result.shard, 1)
         self.links[result.shard].owed.append((box.out_seq, owed))
 
     def read(self, ask: m.Ask) -> m.Answer:
@@ -202,8 +210,13 @@ class Sequencer(Desk):
             return
         link = self.links[message.shard]
         link.silent = False
+        asked = self._asked
         for order_id in message.granted:
-            self._granted(link, order_id)
+            waiting = asked.get(order_id)
+            if waiting is not None:
+                waiting.ready = True
+            else:
+                self._granted(link, order_id)
         for order_id in message.inquiries:
             self._granted(link, order_id)
         for order_id in message.denied:
@@ -231,8 +244,7 @@ class Sequencer(Desk):
             return
         del self._asked[order_id]
         waiting.ready = waiting.refused = True
-        detail = "less is available than the order needs"
-        self.refuse(waiting.inflight, Refused(Reason.BALANCE_NOT_ENOUGH, detail))
+        self.refuse(waiting.inflight, _NOT_ENOUGH)
 
     def _abort(self, link: ShardLink, order_id: int, reply: Reply | None) -> None:
         box = self.market.outboxes[link.shard]
@@ -270,7 +282,6 @@ class Sequencer(Desk):
     def _commit(self, waiting: Waiting) -> None:
         inflight = waiting.inflight
         ask = inflight.ask
-        before = [box.out_seq for box in self.market.outboxes]
         command: c.Place | c.Cancel
         if type(ask) is c.Cancel:
             command = ask
@@ -284,15 +295,21 @@ class Sequencer(Desk):
             else:
                 self.refuse(inflight, answer)
             return
-        owed = Owed(inflight, answer, shard_of(ask.user, self.market.shards))
-        for shard, box in enumerate(self.market.outboxes):
-            if box.out_seq != before[shard]:
-                owed.missing += 1
-                self.links[shard].owed.append((box.out_seq, owed))
-                if shard != owed.own and not owed.due_us:
-                    owed.due_us = self.now_us + self.limits.others_wait_us
-        if before[owed.own] == self.market.outboxes[owed.own].out_seq:
-            owed.own_seen = True
+        own = shard_of(ask.user, self.market.shards)
+        owed = Owed(inflight, answer, own)
+        own_seen = True
+        for link, box in zip(self.links, self.market.outboxes, strict=True):
+            out_seq = box.out_seq
+            if out_seq == link.noted:
+                continue
+            link.noted = out_seq
+            link.owed.append((out_seq, owed))
+            owed.missing += 1
+            if link.shard == own:
+                own_seen = False
+            elif not owed.due_us:
+                owed.due_us = self.now_us + self.limits.others_wait_us
+        owed.own_seen = own_seen
         if not owed.missing:
             self._pay(owed)
         elif owed.due_us:
@@ -376,3 +393,7 @@ class Sequencer(Desk):
             "time_us": market.time_us,
         }
         return self.status(f"market-{market.rules.market_no}", facts)
+
+
+def _links_to(market: Market) -> list[ShardLink]:
+    return [ShardLink(shard, box.out_seq) for shard, box in enumerate(market.outboxes)]

@@ -43,29 +43,28 @@ def shard_name(shard: int) -> str:
     return f"ledger-{shard}"
 
 
-class Owed:
+class Owed(msgspec.Struct, eq=False, gc=False):
     """A reply that is executed and waits until shards have applied its entries.
 
     to: the request, or one attempt of an executed one, or None once it is answered.
-    own: the caller's shard.  due_us: when to stop waiting for others, 0 for never.
+    own: the caller's shard.  missing: shards still waited for.  due_us: when to stop waiting for
+    others, 0 for never.
     """
 
-    __slots__ = ("answer", "due_us", "missing", "own", "own_seen", "to")
-
-    def __init__(self, to: Inflight | tuple[str, int], answer: m.Answer, own: int) -> None:
-        self.to: Inflight | tuple[str, int] | None = to
-        self.answer = answer
-        self.own = own
-        self.own_seen = False
-        self.missing = 0
-        self.due_us = 0
+    to: Inflight | tuple[str, int] | None
+    answer: m.Answer
+    own: int
+    missing: int = 0
+    own_seen: bool = False
+    due_us: int = 0
 
 
 class ShardLink:
     """One market's side of its talk with one shard.
 
     silent: a reservation has timed out and nothing was heard since.  reserves, confirms: to be
-    said in this turn.  owed: replies by the entry they wait for, in order.
+    said in this turn.  owed: replies by the entry they wait for, in order.  noted: the newest
+    entry that a reply was made to wait for, or that none has to wait for.
     """
 
     __slots__ = (
@@ -76,14 +75,16 @@ class ShardLink:
         "aborting",
         "asked_us",
         "confirms",
+        "noted",
         "owed",
         "reserves",
         "shard",
         "silent",
     )
 
-    def __init__(self, shard: int) -> None:
+    def __init__(self, shard: int, noted: int) -> None:
         self.shard = shard
+        self.noted = noted
         self.silent = False
         self.reserves: list[c.Hold] = []
         self.confirms: list[int] = []

@@ -20,13 +20,12 @@ from excore_ray.core.commands import Entry
 from excore_ray.core.ledger import Account, HeldFunds, Ledger, MarketLink
 from excore_ray.core.market import Market
 from excore_ray.core.orders import Order, OrderType
-from excore_ray.core.results import Result
+from excore_ray.core.results import Group
 from excore_ray.core.specs import Asset, MarketRules
 from excore_ray.core.specs import Market as MarketSpec
 
 FORMAT = 1
 
-ResultsState = list[list[tuple[bytes, Result]]]
 OrderState = tuple[
     int, int, int, int, int, int, int, int, int, int, str, int, int, int, int, int
 ]  # fmt: skip
@@ -45,7 +44,7 @@ class MarketState(msgspec.Struct, array_like=True):
     last_deal_id: int
     outboxes: list[tuple[int, int, int]]
     orders: list[OrderState]
-    results: ResultsState
+    results: list[list[Group]]
 
 
 class LedgerState(msgspec.Struct, array_like=True):
@@ -61,7 +60,7 @@ class LedgerState(msgspec.Struct, array_like=True):
     fees: dict[int, int]
     updates: dict[int, int]
     received: dict[int, int]
-    results: ResultsState
+    results: list[list[Group]]
 
 
 class CatalogState(msgspec.Struct, array_like=True):
@@ -74,7 +73,7 @@ class CatalogState(msgspec.Struct, array_like=True):
     assets: list[Asset]
     markets: list[MarketSpec]
     keys: dict[str, Key]
-    results: ResultsState
+    results: list[list[Group]]
 
 
 class Waiting(msgspec.Struct, array_like=True):

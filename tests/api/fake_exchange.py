@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal, localcontext
 
 from excore_ray.core import commands as c
@@ -79,6 +79,9 @@ class FakeExchange:
 
     def ask_market(self, market_no: int, ask: m.Ask) -> asyncio.Future[m.Answer]:
         return self._later(ask, lambda: self._market(market_no, ask))
+
+    def ask_markets(self, asks: Sequence[tuple[int, m.Ask]]) -> asyncio.Future[list[m.Answer]]:
+        return asyncio.gather(*(self.ask_market(market_no, ask) for market_no, ask in asks))
 
     def ask_shard(self, user: int, ask: m.Ask) -> asyncio.Future[m.Answer]:
         return self._later(ask, lambda: self._shard(user % SHARDS, ask))

@@ -35,8 +35,8 @@ class Courier:
     """market and ledgers as they are now; deals and postings, all there ever were."""
 
     def __init__(self, rules: MarketRules, shards: int) -> None:
-        self.market = Market()
-        self.ledgers = [Ledger() for _ in range(shards)]
+        self.market = Market(events=[])
+        self.ledgers = [Ledger(events=[]) for _ in range(shards)]
         self.deals: list[Deal] = []
         self.postings: list[Posting] = []
         self.forced = False
@@ -132,7 +132,10 @@ class Courier:
         """Go on with machines out of their snapshots."""
         self._take_events()
         self.market = load_market(dump(self.market))
+        self.market.events = []
         self.ledgers = [load_ledger(dump(ledger)) for ledger in self.ledgers]
+        for ledger in self.ledgers:
+            ledger.events = []
 
     # What must hold.
 

@@ -17,12 +17,11 @@ from excore_ray.core.audit import (
     check_ledger,
     check_market,
 )
-from excore_ray.core.book import Level
 from excore_ray.core.catalog import Catalog
 from excore_ray.core.ledger import HeldFunds, Ledger, MarketLink
 from excore_ray.core.market import Market
 from excore_ray.core.messages import AssetTotal, AssetTotals, MarketHolds, ShardHolds
-from excore_ray.core.orders import Order, Side, order_id_of
+from excore_ray.core.orders import Level, Order, Side, order_id_of
 from excore_ray.core.specs import Market as MarketSpec
 from tests.core.courier import Courier
 from tests.core.machines import MONEY, PLAIN, STOCK, new_catalog, put_limit, update
@@ -147,8 +146,8 @@ LEDGER_DAMAGE: list[tuple[str, Callable[[Ledger], object]]] = [
     ("without an account", lambda s: s.accounts[1].pop(STOCK)),
     ("it is void", lambda s: s.links[1].void.update({next(iter(s.holds[1])): True})),
     ("of an unknown market", lambda s: s.links.update({9: MarketLink()})),
-    ("resting orders", lambda s: s.resting_of_user.pop(1)),
-    ("resting orders ", lambda s: s.resting_of_user.update({9: {}})),
+    ("resting orders", lambda s: s.resting.popitem()),
+    ("resting orders ", lambda s: s.resting.update({9: 1})),
     ("of another shard", lambda s: s.account(2, STOCK)),
 ]
 

@@ -90,7 +90,7 @@ def test_a_reduced_order_keeps_its_place() -> None:
 
 
 def test_taking_out_what_is_in_no_level_is_an_error() -> None:
-    with pytest.raises(KeyError):
+    with pytest.raises(AssertionError, match="rests nowhere"):
         filled(Side.SELL, (100, 5)).remove(make(9, Side.SELL, 101, 1))
 
 

@@ -229,7 +229,7 @@ def test_entries_go_to_the_shards_of_those_they_are_for(market: Market) -> None:
         """,
     )
     leg_b, referral_a, gain_b, rest_b = entries(market, 0)  # users 2 and 4
-    leg_a, referral_b = entries(market, 1)  # users 1 and 3
+    referral_b, leg_a = entries(market, 1)  # users 3 and 1
     assert (leg_b.debit, leg_b.credit, leg_b.fee, leg_b.referral) == (500, 5, 1, 1)
     assert (leg_a.debit, leg_a.credit, leg_a.fee, leg_a.referral) == (5, 500, 50, 25)
     assert (referral_a.user, referral_a.asset, referral_a.amount) == (4, 2, 25)
@@ -275,7 +275,7 @@ def place(market: Market, number: int, put: c.PutLimit | None = None, market_no:
 
 def reserved(high: int) -> Market:
     """A market with order numbers up to `high` only."""
-    market = Market()
+    market = Market(events=[])
     for command in (c.CreateMarket(PLAIN, 1), c.OpenEpoch(1), c.ReserveIds(high)):
         market.execute(command)
     return market

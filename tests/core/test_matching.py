@@ -46,7 +46,7 @@ def test_matches(
     order = make(99, side, price, left, kind)
     resting = [make(i, Side(3 - side), *row) for i, row in enumerate(makers, 1)]
     matches = match(order, resting)
-    assert [(found.maker.order_id, found.amount) for found in matches] == expected
+    assert [(maker.order_id, amount) for maker, amount in matches] == expected
     assert order.left == left, "matching touches nobody"
     assert [maker.left for maker in resting] == [amount for _, amount in makers]
 

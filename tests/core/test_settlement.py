@@ -49,7 +49,7 @@ def test_leg(
     expected: tuple[int, ...],
 ) -> None:
     order = make(side, rates, referral)
-    leg = leg_of(PLAIN, order, (5, *deal, role))
+    leg = leg_of(PLAIN, order, (5, *deal), role)
     assert (leg.debit, leg.credit_asset, leg.credit, leg.fee, leg.referral) == expected
     assert (leg.order_id, leg.user, leg.side, leg.role, leg.deal_id) == (4097, 7, side, role, 5)
     assert leg.fee_rate == rates[0 if role == TAKER else 1]
@@ -89,7 +89,7 @@ def dealt(side: Side, role: Role, price: str, amount: str, rate: str) -> tuple[D
     ten_thousandths = int(Decimal(rate) * 10_000)
     order = make(side, (ten_thousandths, ten_thousandths))
     steps = (int(Decimal(price).scaleb(8)), int(Decimal(amount).scaleb(8)))
-    leg = leg_of(rules, order, (1, *steps, role))
+    leg = leg_of(rules, order, (1, *steps), role)
     money = leg.credit if side == SELL else leg.debit
     return exact(money), exact(leg.fee)
 
@@ -135,7 +135,7 @@ def test_the_reference_books_a_debit_and_a_fee_of_its_history() -> None:
     money = Decimal(known["value"][0])
     rules = wide(0, 16)
     # The money is known to 16 digits only, so it is taken as the price of one piece.
-    leg = leg_of(rules, make(SELL, (20, 0)), (1, int(money.scaleb(16)), 1, TAKER))
+    leg = leg_of(rules, make(SELL, (20, 0)), (1, int(money.scaleb(16)), 1), TAKER)
     assert exact(leg.credit) == money
     assert exact(leg.fee) == Decimal(known["value"][1])
     # The rows of the reference show 8 digits, and this server would show all.

@@ -69,8 +69,6 @@ def replay(disk: MemoryDisk, from_snapshot: bool) -> Any:
         machine = LOADERS[kind](disk.snapshots[seq])
     for entry in disk.entries[seq - disk.base_seq :]:
         machine.apply(DECODERS[kind].decode(entry.body), snapshot.state_hash)
-    if hasattr(machine, "events"):
-        machine.events.clear()
     return machine
 
 
@@ -153,8 +151,6 @@ class Process:
             self.world.say(f"{self.stream} ends: {turn.fenced}")
             self.kill()
             return
-        if hasattr(self.machine, "events"):
-            self.machine.events.clear()
         delay = self.world.random.randint(MS // 10, self.world.append_us)
         if turn.record is not None:
             self.waiting = True

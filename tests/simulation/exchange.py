@@ -128,10 +128,8 @@ class Exchange(Hooks):
         shadow.apply(record, state_hash)
         CHECKS[kind_of(disk.stream)](shadow)
         if type(shadow) is Market:
-            shadow.events.clear()
             self._holds_exist(shadow)
         elif type(shadow) is Ledger:
-            shadow.events.clear()
             self._nothing_early(shadow)
             self._no_orphans(shadow, record)
         else:

@@ -44,7 +44,7 @@ class Gateway:
     def ask(self, actor: str, ask: m.Ask, deliver: Callable[[m.Answer], None]) -> None:
         """Route one request."""
         self.router.route(actor).connected = True
-        self.router.ask(actor, ask, deliver, self.world.now_us)
+        self.router.ask(actor, ask, lambda _, answer: deliver(answer), 0, self.world.now_us)
         # Not sent at once: requests of one moment gather.
         self.world.at(MS // 10, self.flush)
 
