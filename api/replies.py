@@ -19,7 +19,7 @@ from excore_ray.core.names import Listing
 from excore_ray.core.orders import OrderType, Side
 from excore_ray.core.reasons import Reason, Refused
 from excore_ray.core.specs import RATE_PREC
-from excore_ray.core.units import format_plain
+from excore_ray.core.units import format_often, format_plain
 
 MICROSECONDS = 1_000_000
 
@@ -262,10 +262,10 @@ def placed_reply(listing: Listing, put: PutLimit | PutMarket, placed: Placed) ->
     if type(put) is PutLimit:
         order_type = 1
         amount_scale = listing.stock_prec
-        price = format_plain(put.price, listing.money_prec)
-        maker_fee = format_plain(put.maker_fee, RATE_PREC)
+        price = format_often(put.price, listing.money_prec)
+        maker_fee = format_often(put.maker_fee, RATE_PREC)
         ref_user = put.ref_user
-        ref_rate = format_plain(put.ref_rate, RATE_PREC)
+        ref_rate = format_often(put.ref_rate, RATE_PREC)
     else:
         order_type = 2
         # What a market order spends is money, kept at the scale of amount * price.
@@ -281,7 +281,7 @@ def placed_reply(listing: Listing, put: PutLimit | PutMarket, placed: Placed) ->
         placed.mtime_us / MICROSECONDS,
         price,
         format_plain(put.amount, amount_scale),
-        format_plain(put.taker_fee, RATE_PREC),
+        format_often(put.taker_fee, RATE_PREC),
         maker_fee,
         format_plain(placed.left, amount_scale),
         format_plain(placed.deal_stock, listing.stock_prec),
@@ -302,16 +302,16 @@ def order_reply(listing: Listing, order: OrderView) -> OrderReply:
         order.user,
         seconds(order.ctime_us),
         seconds(order.mtime_us),
-        format_plain(order.price, listing.money_prec),
+        format_often(order.price, listing.money_prec),
         format_plain(order.amount, listing.stock_prec),
-        format_plain(order.taker_fee, RATE_PREC),
-        format_plain(order.maker_fee, RATE_PREC),
+        format_often(order.taker_fee, RATE_PREC),
+        format_often(order.maker_fee, RATE_PREC),
         format_plain(order.left, listing.stock_prec),
         format_plain(order.deal_stock, listing.stock_prec),
         format_plain(order.deal_money, listing.money_scale),
         format_plain(order.deal_fee, listing.fee_scales[order.side]),
         order.ref_user,
-        format_plain(order.ref_rate, RATE_PREC),
+        format_often(order.ref_rate, RATE_PREC),
     )
 
 
@@ -319,6 +319,6 @@ def depth_side(listing: Listing, flat: list[int]) -> list[tuple[str, str]]:
     """Flat pairs of price and amount as pairs of decimals."""
     pairs = zip(flat[::2], flat[1::2], strict=True)
     return [
-        (format_plain(price, listing.money_prec), format_plain(amount, listing.stock_prec))
+        (format_often(price, listing.money_prec), format_plain(amount, listing.stock_prec))
         for price, amount in pairs
     ]

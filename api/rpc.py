@@ -133,12 +133,13 @@ def _broken(request_id: int | None, detail: str) -> Broken:
 async def respond(exchange: Exchange, caller: Caller, body: bytes) -> tuple[int, bytes]:
     """HTTP status and body of the reply to `body`, which `caller` sent."""
     parsed = parse(body)
-    if isinstance(parsed, list):
-        results = await _run(exchange, caller, parsed)
-        pairs = zip(results, parsed, strict=True)
-        return _OK, _encode([reply_of(result, item.id) for result, item in pairs])
-    [result] = await _run(exchange, caller, [parsed])
-    return encode_single(result, parsed.id)
+    if not isinstance(parsed, list):
+        [result] = await _run(exchange, caller, [parsed])
+        return encode_single(result, parsed.id)
+    ids = [item.id for item in parsed]
+    results = await _run(exchange, caller, parsed)
+    pairs = zip(results, ids, strict=True)
+    return _OK, _encode([reply_of(result, request_id) for result, request_id in pairs])
 
 
 def encode_single(result: Result, request_id: int | None) -> tuple[int, bytes]:
@@ -155,7 +156,7 @@ def internal_error(doing: str) -> Refused:
 
 
 async def _run(exchange: Exchange, caller: Caller, items: list[Envelope | Broken]) -> list[Result]:
-    """The results of a batch, in its order.
+    """The results of a batch, in its order.  `items` is used up.
 
     Puts and cancels that follow each other are asked together, so that they reach a market in
     this order, and awaited together.
@@ -163,8 +164,11 @@ async def _run(exchange: Exchange, caller: Caller, items: list[Envelope | Broken
     results: list[Result] = [None] * len(items)
     issued: list[tuple[int, InOrder, Issue]] = []
     call: Call | Refused | None = None
-    for index, item in enumerate(items):
-        checked = _checked(caller, item)
+    # Thousands wait for their answers at once: each item is let go when it is checked, so that
+    # its memory, still in the processor's caches, serves the next.
+    items.reverse()
+    for index in range(len(items)):
+        checked = _checked(caller, items.pop())
         if isinstance(checked, Refused):
             results[index] = checked
             continue

@@ -26,7 +26,7 @@ from excore_ray.actors.replay import kind_of, replay
 from excore_ray.core.audit import check_catalog, check_ledger, check_market
 from excore_ray.core.catalog import Catalog
 from excore_ray.core.market import Market
-from excore_ray.core.snapshot import Machine, state_hash
+from excore_ray.core.snapshot import AnyMachine, state_hash
 from excore_ray.errors import ExcoreError, SettingsError
 from excore_ray.serving import Places, read_admin, read_running, serve
 from excore_ray.settings import Settings, load
@@ -265,7 +265,7 @@ def _replay_all(places: Places) -> list[str]:
     return findings
 
 
-def _check(machine: Machine) -> None:
+def _check(machine: AnyMachine) -> None:
     if type(machine) is Market:
         check_market(machine)
     elif type(machine) is Catalog:
@@ -276,7 +276,7 @@ def _check(machine: Machine) -> None:
         check_ledger(machine, forced=True)
 
 
-def _replay_stream(places: Places, stream: str, to: int | None) -> tuple[Machine, int]:
+def _replay_stream(places: Places, stream: str, to: int | None) -> tuple[AnyMachine, int]:
     try:
         kind = kind_of(stream)
     except KeyError as fault:

@@ -17,7 +17,7 @@ from excore_ray.core import commands as c
 from excore_ray.core.catalog import Catalog
 from excore_ray.core.ledger import Ledger
 from excore_ray.core.market import Market
-from excore_ray.core.snapshot import Machine, load_catalog, load_ledger, load_market, state_hash
+from excore_ray.core.snapshot import AnyMachine, load_catalog, load_ledger, load_market, state_hash
 from excore_ray.errors import JournalBroken
 from excore_ray.storage.journal import JournalReader
 
@@ -27,8 +27,8 @@ SLICE_BYTES = 256 * 1024  # some 10 ms of work
 class Kind(NamedTuple):
     """What differs between streams: an empty machine, its snapshots, its records."""
 
-    make: Callable[[], Machine]
-    load: Callable[[bytes], Machine]
+    make: Callable[[], AnyMachine]
+    load: Callable[[bytes], AnyMachine]
     decode: Callable[[bytes], Any]
 
 
@@ -102,7 +102,7 @@ class Replay:
 class Rebuilt(NamedTuple):
     """What a replay has led to.  machine: the state after entry `seq`, 0 when there is none."""
 
-    machine: Machine
+    machine: AnyMachine
     seq: int
 
 

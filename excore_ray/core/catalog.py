@@ -10,17 +10,15 @@ Source: asset.add, asset.rename, market.add and market.rename of the RPC referen
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
-from typing import Any
 
 import msgspec
 
 from excore_ray.core import commands as c
-from excore_ray.core.messages import CatalogCopy, Credential, Done, KeyView, Placed
+from excore_ray.core.machine import DONE, Machine
+from excore_ray.core.messages import CatalogCopy, Credential, Done, KeyView
 from excore_ray.core.names import bad_asset_name, bad_market_name
 from excore_ray.core.orders import MARKET_NO_MAX
 from excore_ray.core.reasons import Reason, Refused
-from excore_ray.core.results import Results
 from excore_ray.core.specs import (
     PREC_MAX,
     RATE_PREC,
@@ -48,24 +46,20 @@ class Key(msgspec.Struct, array_like=True):
     revoked: bool = False
 
 
-class Catalog:
+class Catalog(Machine):
     """Assets and markets in order of creation, API keys, and the number of shards.
 
     version grows by one with every change a gateway must learn of.
     """
 
     def __init__(self) -> None:
-        self.shards = 0
-        self.epoch = 0
-        self.time_us = 0
+        super().__init__()
         self.version = 0
         self.assets: list[Asset] = []
         self.markets: list[Market] = []
         self.keys: dict[str, Key] = {}
-        self.results = Results()
-        self._execute: dict[type, Callable[[Any], Placed | Done | Refused]] = {
+        self.handlers |= {
             c.CreateCatalog: self._create,
-            c.OpenEpoch: self._open_epoch,
             c.AddAsset: self._add_asset,
             c.RenameAsset: self._rename_asset,
             c.AddMarket: self._add_market,
@@ -73,26 +67,6 @@ class Catalog:
             c.AddKey: self._add_key,
             c.RevokeKey: self._revoke_key,
         }
-
-    def apply(self, record: c.CatalogRecord, state_hash: Callable[[Catalog], str]) -> None:
-        """Apply a journaled record.  An assertion fails when it was not made by this machine."""
-        self.begin(record.time_us)
-        for command in record.commands:
-            if type(command) is c.Checkpoint:
-                assert command.state_hash == state_hash(self), "replay differs from what ran"
-            else:
-                answer = self.execute(command)
-                assert type(answer) is not Refused, f"journaled but refused: {type(command)}"
-
-    def begin(self, time_us: int) -> None:
-        """Commands from now on happen at `time_us`, which never goes back."""
-        assert time_us >= self.time_us, "record time went backwards"
-        self.time_us = time_us
-        self.results.expire(time_us)
-
-    def execute(self, command: c.CatalogCommand) -> Placed | Done | Refused:
-        """Execute one command at the time of `begin`."""
-        return self._execute[type(command)](command)
 
     def copy(self) -> CatalogCopy:
         """All a gateway needs, at this version."""
@@ -117,12 +91,7 @@ class Catalog:
         assert not self.shards, "a catalog is created once"
         assert command.shards > 0
         self.shards = command.shards
-        return Done()
-
-    def _open_epoch(self, command: c.OpenEpoch) -> Done:
-        assert command.epoch > self.epoch, "epochs only grow"
-        self.epoch = command.epoch
-        return Done()
+        return DONE
 
     def _add_asset(self, command: c.AddAsset) -> Done | Refused:
         name, save, show = command.name, command.prec_save, command.prec_show
@@ -220,7 +189,7 @@ class Catalog:
     ) -> Done:
         self.version += 1
         self.results.record(command.request_id, command.stamp_ms, self.time_us, Done())
-        return Done()
+        return DONE
 
 
 def _bad_precision(command: c.AddMarket, stock: Asset, money: Asset) -> Refused | None:

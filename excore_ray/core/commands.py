@@ -343,3 +343,6 @@ class CatalogRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     time_us: int
     commands: list[CatalogCommand]
+
+
+Record = MarketRecord | LedgerRecord | CatalogRecord

@@ -67,7 +67,7 @@ def keys_of(message: m.WireMessage) -> list[bytes]:
     """The keys of all updates in `message`."""
     if type(message) is not m.Batch:
         return []
-    return [key_of(r.ask) for r in message.requests if type(r.ask) is c.Update]
+    return [key_of(ask) for ask in message.asks if type(ask) is c.Update]
 
 
 class Custodian(Desk):

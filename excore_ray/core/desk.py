@@ -9,44 +9,37 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from excore_ray.core import commands as c
 from excore_ray.core import messages as m
-from excore_ray.core.messages import Answer, Batch, Request
+from excore_ray.core.machine import Machine
+from excore_ray.core.messages import Answer, Ask, Batch
 from excore_ray.core.reasons import Reason, Refused
-from excore_ray.core.reception import Inflight, Reception, is_executed
-from excore_ray.core.results import Result, Results
-from excore_ray.core.snapshot import Machine, state_hash
+from excore_ray.core.reception import NEW, Inflight, Reception, is_executed
+from excore_ray.core.results import Result
+from excore_ray.core.snapshot import state_hash
 from excore_ray.core.turns import Send, Superseded, Turn
-
-
-class Runs(Protocol):
-    """What a desk needs of its machine."""
-
-    time_us: int
-    epoch: int
-    results: Results
-
-    def begin(self, time_us: int) -> None:
-        """Commands from now on happen at `time_us`."""
-
-    def execute(self, command: Any) -> m.Placed | m.Done | Refused:
-        """Execute one command, or refuse it and change nothing."""
 
 
 class Desk(ABC):
     """One incarnation's dealings: messages and the time come in, a Turn goes out."""
 
-    def __init__(self, machine: Runs, record: Callable[[int, list[Any]], Any]) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        record: Callable[[int, list[Any]], Any],
+        kind: type[Inflight] = Inflight,
+    ) -> None:
         self.reception = Reception(machine.results)
         self.now_us = 0
         self.around: dict[str, str | int] = {}  # what the shell tells of itself, for the status
         self._machine = machine
         self._record = record
+        self._kind = kind
         self._commands: list[Any] = []
         self._keys: list[bytes] = []
-        self._reads: list[tuple[str, Request]] = []
+        self._reads: list[tuple[str, int, Ask]] = []  # peer, token
         self._fenced = ""
 
     # What each kind of actor fills in.
@@ -55,9 +48,9 @@ class Desk(ABC):
     def admit(self, inflight: Inflight) -> None:
         """Take a new request in."""
 
-    def repeat(self, peer: str, token: int, result: Result) -> None:
-        """Answer a request that was executed before."""
-        self.reception.reply(peer, token, result.answer)
+    def repeat(self, inflight: Inflight, result: Result) -> None:
+        """Answer a request that was executed before, and so is not in flight any more."""
+        self.reception.reply(inflight.peer, inflight.token, result.answer)
 
     @abstractmethod
     def hear(self, peer: str, message: m.WireMessage) -> None:
@@ -89,15 +82,18 @@ class Desk(ABC):
         reception = self.reception
         reception.check_epoch(batch)
         reception.taken(peer)
-        for request in batch.requests:
-            if not is_executed(request.ask):
-                self._reads.append((peer, request))
+        epoch, now_us = batch.epoch, self.now_us
+        requests = zip(batch.tokens, batch.deadlines_us, batch.asks, strict=True)
+        for token, deadline_us, ask in requests:
+            if not is_executed(ask):
+                self._reads.append((peer, token, ask))
                 continue
-            admitted = reception.admit(peer, batch.epoch, request, self.now_us)
-            if type(admitted) is Inflight:
-                self.admit(admitted)
-            elif type(admitted) is Result:
-                self.repeat(peer, request.token, admitted)
+            inflight = self._kind(ask, deadline_us, peer, token)
+            result = reception.admit(inflight, epoch, now_us)
+            if result is NEW:
+                self.admit(inflight)
+            elif type(result) is Result:
+                self.repeat(inflight, result)
 
     def refuse(self, inflight: Inflight, refused: Refused) -> None:
         """Refuse a request for good, or one attempt at it."""
@@ -117,8 +113,7 @@ class Desk(ABC):
         """Journal the state_hash; only before any other command of the turn."""
         if not self._commands:
             self._begin()
-            machine: Machine = self._machine  # type: ignore[assignment]
-            self._commands.append(c.Checkpoint(state_hash(machine)))
+            self._commands.append(c.Checkpoint(state_hash(self._machine)))
 
     def run(self, command: Any) -> m.Placed | m.Done | Refused:
         """Execute `command` and, unless it is refused, put it into the turn's record."""
@@ -131,8 +126,8 @@ class Desk(ABC):
 
     def answer_reads(self) -> None:
         """Answer the turn's questions, after its commands."""
-        for peer, request in self._reads:
-            self.reception.reply(peer, request.token, self.read(request.ask))
+        for peer, token, ask in self._reads:
+            self.reception.reply(peer, token, self.read(ask))
         self._reads = []
 
     def status(self, stream: str, facts: dict[str, int]) -> m.Status:

@@ -18,16 +18,15 @@ import msgspec
 
 from excore_ray.core import commands as c
 from excore_ray.core.events import Posting
-from excore_ray.core.messages import Done, Placed
+from excore_ray.core.machine import DONE, Machine
+from excore_ray.core.messages import Done
 from excore_ray.core.orders import ORDER_ID_STRIDE, Side, market_no_of
 from excore_ray.core.reasons import Reason, Refused
-from excore_ray.core.results import Results
 
 TRADE, REFERRAL = "trade", "ref"
 
 # Looked up by name where it is hot: an enumeration's member costs three times as much.
 _SELL = Side.SELL
-_DONE = Done()
 
 
 class Account(msgspec.Struct, gc=False, array_like=True):
@@ -63,18 +62,16 @@ class MarketLink(msgspec.Struct, array_like=True):
     void: dict[int, bool] = {}
 
 
-class Ledger:
+class Ledger(Machine):
     """Accounts, holds, fees and recorded results of one shard.
 
     events: where it tells what happened, when somebody wants to know; see `Market`.
     """
 
     def __init__(self, events: list[Posting] | None = None) -> None:
+        super().__init__()
         self.events = events
         self.shard = 0
-        self.shards = 0
-        self.epoch = 0
-        self.time_us = 0
         self.accounts: dict[int, dict[int, Account]] = {}  # user -> asset -> account
         self.holds: dict[int, dict[int, HeldFunds]] = {}  # market_no -> order_id -> hold
         self.resting: dict[int, int] = {}  # resting_key(user, market_no) -> holds
@@ -82,10 +79,8 @@ class Ledger:
         self.fees: dict[int, int] = {}
         self.updates: dict[int, int] = {}
         self.received: dict[int, int] = {}
-        self.results = Results()
-        self._execute: dict[type, Callable[[Any], Placed | Done | Refused]] = {
+        self.handlers |= {
             c.CreateShard: self._create,
-            c.OpenEpoch: self._open_epoch,
             c.Reserve: self._reserve,
             c.Void: self._void,
             c.Settle: self._settle,
@@ -96,26 +91,6 @@ class Ledger:
             c.Release: self._release,
             c.OpenOrders: self._open_orders,
         }
-
-    def apply(self, record: c.LedgerRecord, state_hash: Callable[[Ledger], str]) -> None:
-        """Apply a journaled record.  An assertion fails when it was not made by this machine."""
-        self.begin(record.time_us)
-        for command in record.commands:
-            if type(command) is c.Checkpoint:
-                assert command.state_hash == state_hash(self), "replay differs from what ran"
-            else:
-                answer = self.execute(command)
-                assert type(answer) is not Refused, f"journaled but refused: {command}"
-
-    def begin(self, time_us: int) -> None:
-        """Commands from now on happen at `time_us`, which never goes back."""
-        assert time_us >= self.time_us, "record time went backwards"
-        self.time_us = time_us
-        self.results.expire(time_us)
-
-    def execute(self, command: c.LedgerCommand) -> Placed | Done | Refused:
-        """Execute one command at the time of `begin`."""
-        return self._execute[type(command)](command)
 
     def account(self, user: int, asset: int) -> Account:
         """The account of `user` in `asset`, made empty when there is none."""
@@ -163,12 +138,7 @@ class Ledger:
         assert 0 <= command.shard < command.shards
         self.shard = command.shard
         self.shards = command.shards
-        return _DONE
-
-    def _open_epoch(self, command: c.OpenEpoch) -> Done:
-        assert command.epoch > self.epoch, "epochs only grow"
-        self.epoch = command.epoch
-        return _DONE
+        return DONE
 
     def _update(self, command: c.Update) -> Done | Refused:
         asset, change = command.asset, command.change
@@ -197,8 +167,8 @@ class Ledger:
                     command.detail,
                 )
             )
-        self.results.record(command.request_id, command.stamp_ms, self.time_us, _DONE)
-        return _DONE
+        self.results.record(command.request_id, command.stamp_ms, self.time_us, DONE)
+        return DONE
 
     def _reserve(self, command: c.Reserve) -> Done:
         link = self.link(command.market_no)
@@ -215,14 +185,14 @@ class Ledger:
             holds[order_id] = HeldFunds(user, hold.asset, amount, hold.resting)
             if hold.resting:
                 self._count_resting(resting_key(user, command.market_no))
-        return _DONE
+        return DONE
 
     def _void(self, command: c.Void) -> Done:
         link = self.link(command.market_no)
         for order_id in command.order_ids:
             self._drop(command.market_no, order_id)
             link.void[order_id] = True
-        return _DONE
+        return DONE
 
     def _settle(self, command: c.Settle) -> Done:
         link = self.link(command.market_no)
@@ -240,7 +210,7 @@ class Ledger:
             link.low = command.low
             if link.void:
                 link.void = {i: True for i in link.void if i >= command.low}
-        return _DONE
+        return DONE
 
     # Entries.
 

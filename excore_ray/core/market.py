@@ -9,12 +9,12 @@ Source: the RPC reference for orders; ARCHITECTURE.md for epochs, outboxes and i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 from excore_ray.core import commands as c
 from excore_ray.core.book import BookSide
 from excore_ray.core.events import Deal, OrderFinished
+from excore_ray.core.machine import DONE, Machine
 from excore_ray.core.matching import match
 from excore_ray.core.messages import Done, Placed
 from excore_ray.core.orders import (
@@ -29,7 +29,6 @@ from excore_ray.core.orders import (
 )
 from excore_ray.core.outbox import Outbox, Waiting
 from excore_ray.core.reasons import Reason, Refused
-from excore_ray.core.results import Results
 from excore_ray.core.settlement import leg_of, need_of, referral_of
 from excore_ray.core.sharding import shard_of
 from excore_ray.core.specs import MarketRules
@@ -40,25 +39,19 @@ IDS_PER_BLOCK = 65_536
 _SELL, _BUY, _BOTH = Side.SELL, Side.BUY, 3
 _LIMIT, _MARKET = OrderType.LIMIT, OrderType.MARKET
 _TAKER, _MAKER = Role.TAKER, Role.MAKER
-_DONE = Done()
 
 
-class Market:
+class Market(Machine):
     """Book, open orders, outboxes and recorded results of one market.
-
-    `apply` takes the journal's records one after the other.  `execute` is one command of a
-    record; it answers a refusal, and then changes nothing, or the command's answer.
 
     events: where it tells what happened, when somebody wants to know.  Whoever does replays the
     journal; the live machine trades and tells nobody, which costs it nothing.
     """
 
     def __init__(self, events: list[Deal | OrderFinished] | None = None) -> None:
+        super().__init__()
         self.events = events
         self.rules = MarketRules(0, 0, 0, 0, 0, 1, 1, 1)
-        self.shards = 0
-        self.epoch = 0
-        self.time_us = 0
         self.ids_high = 0  # order numbers up to this one are durable
         self.id_base = 0  # smallest order id of this epoch
         self.last_order_id = 0
@@ -68,35 +61,13 @@ class Market:
         self.count_of_user: dict[int, int] = {}
         self.sides: dict[int, BookSide] = {side: BookSide(side) for side in Side}
         self.outboxes: list[Outbox] = []
-        self.results = Results()
-        self._execute: dict[type, Callable[[Any], Placed | Done | Refused]] = {
+        self.handlers |= {
             c.CreateMarket: self._create,
-            c.OpenEpoch: self._open_epoch,
             c.ReserveIds: self._reserve_ids,
             c.Place: self._place,
             c.Cancel: self._cancel,
             c.Forget: self._forget,
         }
-
-    def apply(self, record: c.MarketRecord, state_hash: Callable[[Market], str]) -> None:
-        """Apply a journaled record.  An assertion fails when it was not made by this machine."""
-        self.begin(record.time_us)
-        for command in record.commands:
-            if type(command) is c.Checkpoint:
-                assert command.state_hash == state_hash(self), "replay differs from what ran"
-            else:
-                answer = self.execute(command)
-                assert type(answer) is not Refused, f"journaled but refused: {command}"
-
-    def begin(self, time_us: int) -> None:
-        """Commands from now on happen at `time_us`, which never goes back."""
-        assert time_us >= self.time_us, "record time went backwards"
-        self.time_us = time_us
-        self.results.expire(time_us)
-
-    def execute(self, command: c.MarketCommand) -> Placed | Done | Refused:
-        """Execute one command at the time of `begin`."""
-        return self._execute[type(command)](command)
 
     def open_orders_of(self, user: int) -> Iterator[Order]:
         """The open orders of `user`, newest first."""
@@ -132,27 +103,26 @@ class Market:
         self.rules = command.rules
         self.shards = command.shards
         self.outboxes = [Outbox() for _ in range(command.shards)]
-        return Done()
+        return DONE
 
     def _open_epoch(self, command: c.OpenEpoch) -> Done:
-        assert command.epoch > self.epoch, "epochs only grow"
-        self.epoch = command.epoch
+        super()._open_epoch(command)
         self.id_base = order_id_of(self.ids_high + 1, self.rules.market_no)
         for shard, outbox in enumerate(self.outboxes):
             outbox.add(c.OpenOrders(self.epoch, self.id_base, self.holds_at(shard)), 0, 0)
-        return Done()
+        return DONE
 
     def _reserve_ids(self, command: c.ReserveIds) -> Done:
         assert self.ids_high < command.high <= ORDER_NUMBER_MAX, "order ids have run out"
         self.ids_high = command.high
-        return Done()
+        return DONE
 
     def _forget(self, command: c.Forget) -> Done:
         outbox = self.outboxes[command.shard]
         # The live machine has forgotten on the shard's word already, and maybe more since.
         if command.out_seq > outbox.acked:
             outbox.forget(command.out_seq)
-        return Done()
+        return DONE
 
     def _place(self, command: c.Place) -> Placed | Refused:
         put = command.put
@@ -221,8 +191,8 @@ class Market:
             self.sides[order.side].remove(order)
             self._close(order)
             outbox.add(c.Release(order.order_id, need), 0, 0)
-        self._record(command, _DONE, (shard, outbox.out_seq if orders else 0))
-        return _DONE
+        self._record(command, DONE, (shard, outbox.out_seq if orders else 0))
+        return DONE
 
     # Parts of them.
 

@@ -257,40 +257,29 @@ Answer = (
 ) | (Accounts | AssetTotals | PendingCounts | Status | Keys)
 
 
-class Request(Message, frozen=True):
-    """One request of a gateway.  token: the gateway's number for this attempt.
+class Batch(Message, frozen=True, tag="ba"):
+    """Requests of one gateway in their order, addressed to one epoch (0 when none is known).
 
-    deadline_us: wall clock after which the gateway has given up and nothing may start any more.
+    tokens: the gateway's number for this attempt at each.  deadlines_us: for each, the wall clock
+    after which the gateway has given up and nothing may start any more.
     """
 
-    token: int
-    deadline_us: int
-    ask: Ask
-
-
-class Batch(Message, frozen=True, tag="ba"):
-    """Requests of one gateway in their order, addressed to one epoch (0 when none is known)."""
-
     epoch: int
-    requests: list[Request]
-
-
-class Reply(Message, frozen=True):
-    """The answer to one request."""
-
-    token: int
-    answer: Answer
+    tokens: list[int]
+    deadlines_us: list[int]
+    asks: list[Ask]
 
 
 class Replies(Message, frozen=True, tag="rp"):
-    """Answers of one epoch to one gateway.
+    """Answers of one epoch to one gateway, each with the token of its request.
 
-    taken: the batch before this has been taken in, so that the next may come.
+    taken: so many more of the gateway's batches have been taken in.
     """
 
     epoch: int
-    replies: list[Reply]
-    taken: bool = False
+    tokens: list[int]
+    answers: list[Answer]
+    taken: int = 0
 
 
 class Stale(Message, frozen=True, tag="sl"):

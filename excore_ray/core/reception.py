@@ -14,11 +14,12 @@ Source: ARCHITECTURE.md, recorded results and sticky refusals.
 from __future__ import annotations
 
 from collections import deque
+from typing import Any, TypeGuard
 
 import msgspec
 
 from excore_ray.core import commands as c
-from excore_ray.core.messages import Answer, Ask, Batch, Replies, Reply, Request, Stale
+from excore_ray.core.messages import Answer, Ask, Batch, Replies, Stale
 from excore_ray.core.reasons import Reason, Refused
 from excore_ray.core.results import Result, Results
 from excore_ray.core.turns import Send, Superseded
@@ -35,10 +36,16 @@ _EXECUTED = frozenset(
 )
 
 
+NEW = "new"  # of a request: to be executed
+Written = Answer | msgspec.Raw  # an answer, or the JSON of one
+_NO_REPLIES: tuple[list[int], list[Any]] = ([], [])
+
+
 class Inflight(msgspec.Struct, eq=False, gc=False):
     """A request that is being executed, and everybody who waits for its answer.
 
-    peer, token: the first attempt.  others: further ones that joined it, None for none.
+    deadline_us: when its gateway gives up.  peer, token: the first attempt.  others: further ones
+    that joined it, None for none.
     """
 
     ask: ExecutedAsk
@@ -69,24 +76,21 @@ class Reception:
             True: deque(),
             False: deque(),
         }
-        self._replies: dict[str, list[Reply]] = {}
+        self._replies: dict[str, tuple[list[int], list[Any]]] = {}  # tokens, answers
         self._stale: dict[str, list[int]] = {}
-        self._taken: dict[str, None] = {}  # gateways whose batch came in, in order
+        self._taken: dict[str, int] = {}  # how many batches came in from each gateway
 
     def check_epoch(self, batch: Batch) -> None:
         """Raises Superseded when the batch shows a newer epoch than ours."""
         if batch.epoch > self.epoch:
             raise Superseded(f"a gateway knows epoch {batch.epoch}, this is {self.epoch}")
 
-    def admit(
-        self, peer: str, batch_epoch: int, request: Request, now_us: int
-    ) -> Inflight | Result | None:
-        """A new request to execute, the result of an executed one, or None when it is dealt with.
+    def admit(self, inflight: Inflight, batch_epoch: int, now_us: int) -> Result | str | None:
+        """NEW to execute a request, the result of an executed one, or None: it is dealt with.
 
-        A request to execute stays in `inflight` until `answer` or `refuse` is called for it.
+        A new one stays in `inflight` until `answer` or `refuse` is called for it.
         """
-        ask, token = request.ask, request.token
-        request_id = ask.request_id  # type: ignore[union-attr]
+        request_id, peer, token = inflight.ask.request_id, inflight.peer, inflight.token
         result = self._results.get(request_id)
         if result is not None:
             return result
@@ -104,18 +108,17 @@ class Reception:
                 return None
             if len(self._refusals) >= self._refusals_max:
                 return None
-        if request.deadline_us <= now_us:
+        if inflight.deadline_us <= now_us:
             return None
-        inflight = Inflight(ask, request.deadline_us, peer, token)  # type: ignore[arg-type]
         self.inflight[request_id] = inflight
         stamp_ms = inflight.ask.stamp_ms
         if stamp_ms and now_us - stamp_ms * 1000 > c.STAMP_AGE_MAX_US:
             too_old = Refused(Reason.AUTHENTICATION_FAILED, "TIMESTAMP: over 60 s ago")
             self.refuse(inflight, too_old, now_us)
             return None
-        return inflight
+        return NEW
 
-    def answer(self, inflight: Inflight, answer: Answer) -> None:
+    def answer(self, inflight: Inflight, answer: Written) -> None:
         """Tell everybody who waits for it; the request's result is recorded elsewhere."""
         del self.inflight[inflight.ask.request_id]
         self.reply(inflight.peer, inflight.token, answer)
@@ -137,17 +140,17 @@ class Reception:
             self._remember((request_id, "", 0), (until_us, refused), plain=not stamped)
         self.answer(inflight, refused)
 
-    def reply(self, peer: str, token: int, answer: Answer) -> None:
+    def reply(self, peer: str, token: int, answer: Written) -> None:
         """Answer one attempt of one gateway when the turn's records are durable."""
         replies = self._replies.get(peer)
         if replies is None:
-            self._replies[peer] = [Reply(token, answer)]
-        else:
-            replies.append(Reply(token, answer))
+            replies = self._replies[peer] = ([], [])
+        replies[0].append(token)
+        replies[1].append(answer)
 
     def taken(self, peer: str) -> None:
         """A batch of this gateway has come in, and its next one may."""
-        self._taken[peer] = None
+        self._taken[peer] = self._taken.get(peer, 0) + 1
 
     def expire(self, now_us: int) -> None:
         """Forget refusals whose time is over."""
@@ -162,7 +165,7 @@ class Reception:
         """The replies of this turn, one message a gateway."""
         replies, taken = self._replies, self._taken
         sends: list[Send] = [
-            (peer, Replies(self.epoch, replies.get(peer, []), peer in taken))
+            (peer, Replies(self.epoch, *replies.get(peer, _NO_REPLIES), taken.get(peer, 0)))
             for peer in (taken | replies if taken else replies)
         ]
         for peer, tokens in self._stale.items():
@@ -193,6 +196,6 @@ def _join(inflight: Inflight, peer: str, token: int) -> None:
     inflight.others.append((peer, token))
 
 
-def is_executed(ask: Ask) -> bool:
+def is_executed(ask: Ask) -> TypeGuard[ExecutedAsk]:
     """Whether `ask` changes something, and so carries a request id."""
     return type(ask) in _EXECUTED

@@ -114,10 +114,12 @@ class Registrar(Desk):
         self.unstarted |= added
         self._changes.append(Change(inflight, answer, self.catalog.version, frozenset(added)))
 
-    def repeat(self, peer: str, token: int, result: Result) -> None:
+    def repeat(self, inflight: Inflight, result: Result) -> None:
         """Answer a change that was executed before, when the newest version is everywhere."""
         markets = frozenset(self.unstarted)
-        change = Change((peer, token), result.answer, self.catalog.version, markets)
+        change = Change(
+            (inflight.peer, inflight.token), result.answer, self.catalog.version, markets
+        )
         self._changes.append(change)
 
     def hear(self, peer: str, message: m.WireMessage) -> None:

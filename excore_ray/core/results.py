@@ -38,11 +38,14 @@ class Results:
 
     Hundreds of thousands are kept and hardly any is asked for again, so they are kept as the
     JSON of their `Result`: half of the memory, and much less for the processor's caches.
+
+    newest: the JSON of the answer that was recorded last, for whoever sends it now.
     """
 
-    __slots__ = ("_by_id", "_plain", "_stamped")
+    __slots__ = ("_by_id", "_plain", "_stamped", "newest")
 
     def __init__(self) -> None:
+        self.newest = msgspec.Raw()
         self._by_id: dict[bytes, bytes] = {}
         self._stamped: deque[tuple[int, list[bytes]]] = deque()
         self._plain: deque[tuple[int, list[bytes]]] = deque()
@@ -64,7 +67,9 @@ class Results:
         place: tuple[int, int] = (0, 0),
     ) -> None:
         """Remember `answer` for the time its kind is kept.  place: (shard, out_seq)."""
-        packed = _encode(Result(*place, answer))
+        written = _encode(answer)
+        self.newest = msgspec.Raw(written)
+        packed = b"[%d,%d,%b]" % (*place, written)
         known = self._by_id.setdefault(request_id, packed)
         assert known is packed, "a request was executed twice"
         if stamp_ms:

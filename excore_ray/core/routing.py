@@ -4,8 +4,9 @@ Separate from `exchange.py`, which owns the connections, because batching, resen
 believe are rules.  It must not know HTTP, sockets or clocks.
 
 Requests gather while the last batch is on its way; a batch is on its way until the actor has
-taken it in.  A refusal is believed only from the newest epoch the request was sent to: an older
-incarnation does not know what a newer one has done with it.
+taken it in.  A second one may follow when it would be large, so that a busy actor has it when it
+is done with the first.  A refusal is believed only from the newest epoch the request was sent
+to: an older incarnation does not know what a newer one has done with it.
 Source: ARCHITECTURE.md, recorded results and sticky refusals.
 """
 
@@ -16,22 +17,27 @@ from collections.abc import Callable
 
 import msgspec
 
-from excore_ray.core.messages import Answer, Ask, Batch, Replies, Request, Stale, WireMessage
+from excore_ray.core.messages import Answer, Ask, Batch, Replies, Stale, WireMessage
 from excore_ray.core.reasons import Reason, Refused
 from excore_ray.core.turns import Send
+
+_ON_THEIR_WAY_MAX = 2
 
 
 class RouterLimits(msgspec.Struct, frozen=True):
     """Times in microseconds.
 
     deadline_us: after it a request is given up.  resend_us: silence after which a request is
-    sent again over a standing connection.  batch_max: requests in one batch.  waiting_max:
-    requests waiting at one actor; beyond it they are refused with SERVICE_UNAVAILABLE.
+    sent again over a standing connection.  batch_max: requests in one batch.  follow_min:
+    requests that must be waiting for a second batch to follow one that is not taken in.
+    waiting_max: requests waiting at one actor; beyond it they are refused with
+    SERVICE_UNAVAILABLE.
     """
 
     deadline_us: int = 10_000_000
     resend_us: int = 3_000_000
     batch_max: int = 1_000
+    follow_min: int = 250
     waiting_max: int = 20_000
 
 
@@ -55,17 +61,17 @@ class Pending(msgspec.Struct, eq=False):
 class Route:
     """The requests waiting at one actor, oldest first.
 
-    queue: to be sent.  unanswered: all of them by token.  untaken: a batch is on its way.
+    queue: to be sent.  unanswered: all of them by token.  untaken: batches on their way.
     """
 
-    __slots__ = ("connected", "epoch", "queue", "taken_us", "unanswered", "untaken")
+    __slots__ = ("connected", "epoch", "queue", "sent_us", "unanswered", "untaken")
 
     def __init__(self) -> None:
         self.epoch = 0
         self.queue: deque[Pending] = deque()
         self.unanswered: dict[int, Pending] = {}
-        self.untaken = False
-        self.taken_us = 0  # when the batch on its way was sent
+        self.untaken = 0
+        self.sent_us = 0  # when the newest batch was sent
         self.connected = False
 
 
@@ -103,7 +109,7 @@ class Router:
         """A new connection: what is unanswered is sent again, in its order."""
         route = self.route(actor)
         route.connected = True
-        route.untaken = False
+        route.untaken = 0
         self._requeue(actor, route, list(route.unanswered.values()))
 
     def disconnected(self, actor: str) -> None:
@@ -116,14 +122,13 @@ class Router:
         if type(message) is Replies:
             route.epoch = max(route.epoch, message.epoch)
             unanswered, epoch = route.unanswered, message.epoch
-            for reply in message.replies:
-                answer = reply.answer
-                pending = unanswered.get(reply.token)
+            for token, answer in zip(message.tokens, message.answers, strict=True):
+                pending = unanswered.get(token)
                 if pending is None or (type(answer) is Refused and epoch < pending.tried):
                     continue
                 self._deliver(route, pending, answer)
             if message.taken:
-                route.untaken = False
+                route.untaken = max(0, route.untaken - message.taken)
                 if route.queue:
                     self._ready[actor] = None
         elif type(message) is Stale:
@@ -137,13 +142,13 @@ class Router:
         sends: list[Send] = []
         for actor in list(self._ready):
             route = self.routes[actor]
-            if route.untaken or not route.connected:
+            if not route.connected or not self._may_follow(route):
                 continue
-            requests = self._gather(route, now_us)
-            if requests:
-                sends.append((actor, Batch(route.epoch, requests)))
-                route.untaken = True
-                route.taken_us = now_us
+            batch = self._gather(route, now_us)
+            if batch.asks:
+                sends.append((actor, batch))
+                route.untaken += 1
+                route.sent_us = now_us
             del self._ready[actor]
         return sends
 
@@ -151,8 +156,8 @@ class Router:
         """Give up what is past its deadline and send again what has met silence."""
         for actor, route in self.routes.items():
             silent_us = now_us - self.limits.resend_us
-            if route.untaken and route.taken_us <= silent_us:
-                route.untaken = False
+            if route.untaken and route.sent_us <= silent_us:
+                route.untaken = 0
             again: list[Pending] = []
             oldest = next(iter(route.unanswered.values()), None)
             # Nothing can be due before the oldest is: all have the same time, and are in order.
@@ -166,18 +171,28 @@ class Router:
                     again.append(pending)
             self._requeue(actor, route, again)
 
-    def _gather(self, route: Route, now_us: int) -> list[Request]:
-        requests: list[Request] = []
-        queue = route.queue
-        while queue and len(requests) < self.limits.batch_max:
+    def _may_follow(self, route: Route) -> bool:
+        """Whether what waits may leave now, with what is on its way already."""
+        if not route.untaken:
+            return True
+        return route.untaken < _ON_THEIR_WAY_MAX and len(route.queue) >= self.limits.follow_min
+
+    def _gather(self, route: Route, now_us: int) -> Batch:
+        epoch, queue = route.epoch, route.queue
+        tokens: list[int] = []
+        deadlines_us: list[int] = []
+        asks: list[Ask] = []
+        while queue and len(asks) < self.limits.batch_max:
             pending = queue.popleft()
             if pending.answered:
                 continue
             pending.queued = False
-            pending.tried = max(pending.tried, route.epoch)
+            pending.tried = epoch if epoch > pending.tried else pending.tried
             pending.sent_us = now_us
-            requests.append(Request(pending.token, pending.deadline_us, pending.ask))
-        return requests
+            tokens.append(pending.token)
+            deadlines_us.append(pending.deadline_us)
+            asks.append(pending.ask)
+        return Batch(epoch, tokens, deadlines_us, asks)
 
     def _requeue(self, actor: str, route: Route, again: list[Pending]) -> None:
         """Put requests back before those that were never sent, all in the order of asking."""

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 from collections import deque
 
-import msgspec
-
 from excore_ray.core import commands as c
 from excore_ray.core import messages as m
 from excore_ray.core.desk import Desk
@@ -25,7 +23,7 @@ from excore_ray.core.reasons import Reason, Refused
 from excore_ray.core.reception import Inflight
 from excore_ray.core.results import Result
 from excore_ray.core.sharding import shard_of
-from excore_ray.core.shardlink import Owed, Reply, SequencerLimits, ShardLink, shard_name
+from excore_ray.core.shardlink import Reply, SequencerLimits, ShardLink, Waiting, shard_name
 from excore_ray.core.turns import Send, Superseded, Turn
 
 # Looked up by name where it is hot: an enumeration's member costs three times as much.
@@ -34,31 +32,17 @@ _SIDES = frozenset(Side)
 _NOT_ENOUGH = Refused(Reason.BALANCE_NOT_ENOUGH, "less is available than the order needs")
 
 
-class Waiting(msgspec.Struct, eq=False, gc=False):
-    """An order or cancel between arrival and its decision.
-
-    order_id: 0 for a cancel, which is ready at once.  refused: it has been answered.
-    """
-
-    inflight: Inflight
-    order_id: int
-    shard: int
-    asked_us: int
-    ready: bool = False
-    refused: bool = False
-
-
 class Sequencer(Desk):
     """One incarnation of a market.  Feed `receive`, call `turn`, obey what it returns."""
 
     def __init__(self, market: Market, limits: SequencerLimits) -> None:
-        super().__init__(market, c.MarketRecord)
+        super().__init__(market, c.MarketRecord, Waiting)
         self.market = market
         self.limits = limits
         self.links = _links_to(market)
         self._asked: dict[int, Waiting] = {}  # order_id -> asked of its shard, undecided
         self._queue: deque[Waiting] = deque()  # in order of arrival
-        self._late: deque[Owed] = deque()  # replies to send when due, whoever is missing
+        self._late: deque[Waiting] = deque()  # replies to send when due, whoever is missing
         self._next_number = 0
         self._full = False  # of results; looked at once a turn
         self._forgotten = [box.acked for box in market.outboxes]
@@ -113,13 +97,17 @@ class Sequencer(Desk):
 
     def admit(self, inflight: Inflight) -> None:
         """Reserve for an order, or queue a cancel, or refuse."""
+        assert type(inflight) is Waiting
         ask = inflight.ask
         if len(self._queue) >= self.limits.queue_max:
             self.refuse(inflight, Refused(Reason.SERVICE_UNAVAILABLE, "the market is overloaded"))
         elif self._full:
             self.refuse(inflight, Refused(Reason.SERVICE_UNAVAILABLE, "too many fresh results"))
         elif type(ask) is c.Cancel:
-            self._queue.append(Waiting(inflight, 0, 0, self.now_us, True))
+            inflight.shard = shard_of(ask.user, self.market.shards)
+            inflight.ready = True
+            inflight.asked_us = self.now_us
+            self._queue.append(inflight)
             if len(self._queue) == 1:
                 self._advance()
         elif type(ask) is c.PutLimit or type(ask) is c.PutMarket:
@@ -146,13 +134,14 @@ class Sequencer(Desk):
             return Refused(Reason.SERVICE_UNAVAILABLE, "the user's accounts do not answer")
         return None
 
-    def _reserve(self, inflight: Inflight, put: c.PutLimit | c.PutMarket) -> None:
+    def _reserve(self, waiting: Waiting, put: c.PutLimit | c.PutMarket) -> None:
         if self._next_number > self.market.ids_high:
             self.run(c.ReserveIds(self.market.ids_high + IDS_PER_BLOCK))
         order_id = order_id_of(self._next_number, self.market.rules.market_no)
         self._next_number += 1
-        shard = shard_of(put.user, self.market.shards)
-        waiting = Waiting(inflight, order_id, shard, self.now_us)
+        waiting.order_id = order_id
+        waiting.shard = shard_of(put.user, self.market.shards)
+        waiting.asked_us = self.now_us
         self._asked[order_id] = waiting
         self._queue.append(waiting)
         self._ask(waiting, put)
@@ -174,21 +163,25 @@ class Sequencer(Desk):
         for order_id, waiting in self._asked.items():
             mine = waiting.shard == link.shard and not waiting.ready
             if mine and order_id not in unasked:
-                put = waiting.inflight.ask
+                put = waiting.ask
                 assert type(put) is c.PutLimit or type(put) is c.PutMarket
                 self._ask(waiting, put)
 
-    def repeat(self, peer: str, token: int, result: Result) -> None:
+    def repeat(self, inflight: Inflight, result: Result) -> None:
         """Answer a request that was executed, once its own shard has everything up to now.
 
         Waiting for the newest entry, not the result's own, keeps the waiting line in order.
         """
+        assert type(inflight) is Waiting
         box = self.market.outboxes[result.shard]
         if box.acked >= result.out_seq:
-            self.reception.reply(peer, token, result.answer)
+            self.reception.reply(inflight.peer, inflight.token, result.answer)
             return
-        owed = Owed((peer, token), result.answer, result.shard, 1)
-        self.links[result.shard].owed.append((box.out_seq, owed))
+        inflight.repeated = True
+        inflight.answer = result.answer
+        inflight.shard = result.shard
+        inflight.missing = 1
+        self.links[result.shard].owed.append((box.out_seq, inflight))
 
     def read(self, ask: m.Ask) -> m.Answer:
         """Answer a question about the book, or how the market is."""
@@ -244,7 +237,7 @@ class Sequencer(Desk):
             return
         del self._asked[order_id]
         waiting.ready = waiting.refused = True
-        self.refuse(waiting.inflight, _NOT_ENOUGH)
+        self.refuse(waiting, _NOT_ENOUGH)
 
     def _abort(self, link: ShardLink, order_id: int, reply: Reply | None) -> None:
         box = self.market.outboxes[link.shard]
@@ -259,12 +252,12 @@ class Sequencer(Desk):
     def _settled(self, link: ShardLink, applied: int) -> None:
         owed_queue = link.owed
         while owed_queue and owed_queue[0][0] <= applied:
-            _, owed = owed_queue.popleft()
-            owed.missing -= 1
-            if link.shard == owed.own:
-                owed.own_seen = True
-            if not owed.missing or (owed.own_seen and 0 < owed.due_us <= self.now_us):
-                self._pay(owed)
+            _, waiting = owed_queue.popleft()
+            waiting.missing -= 1
+            if link.shard == waiting.shard:
+                waiting.own_seen = True
+            if not waiting.missing or (waiting.own_seen and 0 < waiting.due_us <= self.now_us):
+                self._pay(waiting)
 
     # Decisions.
 
@@ -280,8 +273,7 @@ class Sequencer(Desk):
             self._commit(waiting)
 
     def _commit(self, waiting: Waiting) -> None:
-        inflight = waiting.inflight
-        ask = inflight.ask
+        ask = waiting.ask
         command: c.Place | c.Cancel
         if type(ask) is c.Cancel:
             command = ask
@@ -291,44 +283,48 @@ class Sequencer(Desk):
         answer = self.run(command)
         if type(answer) is Refused:
             if waiting.order_id:
-                self._abort(self.links[waiting.shard], waiting.order_id, (inflight, answer))
+                self._abort(self.links[waiting.shard], waiting.order_id, (waiting, answer))
             else:
-                self.refuse(inflight, answer)
+                self.refuse(waiting, answer)
             return
-        own = shard_of(ask.user, self.market.shards)
-        owed = Owed(inflight, answer, own)
-        own_seen = True
+        waiting.answer = self.market.results.newest
+        own_seen, missing = True, 0
         for link, box in zip(self.links, self.market.outboxes, strict=True):
             out_seq = box.out_seq
             if out_seq == link.noted:
                 continue
             link.noted = out_seq
-            link.owed.append((out_seq, owed))
-            owed.missing += 1
-            if link.shard == own:
+            link.owed.append((out_seq, waiting))
+            missing += 1
+            if link.shard == waiting.shard:
                 own_seen = False
-            elif not owed.due_us:
-                owed.due_us = self.now_us + self.limits.others_wait_us
-        owed.own_seen = own_seen
-        if not owed.missing:
-            self._pay(owed)
-        elif owed.due_us:
-            self._late.append(owed)
+            elif not waiting.due_us:
+                waiting.due_us = self.now_us + self.limits.others_wait_us
+        waiting.own_seen = own_seen
+        waiting.missing = missing
+        if not missing:
+            self._pay(waiting)
+        elif waiting.due_us:
+            self._late.append(waiting)
 
-    def _pay(self, owed: Owed) -> None:
-        to, owed.to = owed.to, None
-        if type(to) is Inflight:
-            self.reception.answer(to, owed.answer)
-        elif type(to) is tuple:
-            self.reception.reply(to[0], to[1], owed.answer)
+    def _pay(self, waiting: Waiting) -> None:
+        """Give the answer, once."""
+        if waiting.paid:
+            return
+        waiting.paid = True
+        assert waiting.answer is not None
+        if waiting.repeated:
+            self.reception.reply(waiting.peer, waiting.token, waiting.answer)
+        else:
+            self.reception.answer(waiting, waiting.answer)
 
     def _release_late(self) -> None:
         """Send the replies that have waited long enough for shards of others."""
         late = self._late
         while late and late[0].due_us <= self.now_us:
-            owed = late.popleft()
-            if owed.own_seen:
-                self._pay(owed)
+            waiting = late.popleft()
+            if waiting.own_seen:
+                self._pay(waiting)
 
     def _give_up(self) -> None:
         """Give up orders whose shard has been silent for too long."""
@@ -344,7 +340,7 @@ class Sequencer(Desk):
             link.silent = True
             self._abort(link, waiting.order_id, None)
             detail = "the user's accounts did not answer in time"
-            self.refuse(waiting.inflight, Refused(Reason.SERVICE_UNAVAILABLE, detail))
+            self.refuse(waiting, Refused(Reason.SERVICE_UNAVAILABLE, detail))
 
     # Turn.
 

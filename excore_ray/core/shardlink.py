@@ -14,7 +14,7 @@ from excore_ray.core import commands as c
 from excore_ray.core import messages as m
 from excore_ray.core.outbox import Outbox
 from excore_ray.core.reasons import Refused
-from excore_ray.core.reception import Inflight
+from excore_ray.core.reception import Inflight, Written
 
 
 class SequencerLimits(msgspec.Struct, frozen=True):
@@ -43,20 +43,27 @@ def shard_name(shard: int) -> str:
     return f"ledger-{shard}"
 
 
-class Owed(msgspec.Struct, eq=False, gc=False):
-    """A reply that is executed and waits until shards have applied its entries.
+class Waiting(Inflight, eq=False, gc=False):
+    """An order or cancel from its arrival to its reply.
 
-    to: the request, or one attempt of an executed one, or None once it is answered.
-    own: the caller's shard.  missing: shards still waited for.  due_us: when to stop waiting for
-    others, 0 for never.
+    order_id: 0 for a cancel.  shard: the caller's.  asked_us: when its hold was first asked for.
+    ready: its fate is known.  refused: it has been answered.  Once it is executed: answer: what
+    is owed.  missing: shards that have not applied its entries yet.  own_seen: the caller's has.
+    due_us: when to stop waiting for others, 0 for never.  paid: the answer has been given.
+    repeated: it was executed long ago, and only this attempt is owed an answer.
     """
 
-    to: Inflight | tuple[str, int] | None
-    answer: m.Answer
-    own: int
+    order_id: int = 0
+    shard: int = 0
+    asked_us: int = 0
+    ready: bool = False
+    refused: bool = False
+    answer: Written | None = None
     missing: int = 0
     own_seen: bool = False
     due_us: int = 0
+    paid: bool = False
+    repeated: bool = False
 
 
 class ShardLink:
@@ -89,7 +96,7 @@ class ShardLink:
         self.reserves: list[c.Hold] = []
         self.confirms: list[int] = []
         self.aborting: dict[int, tuple[int, Reply | None]] = {}
-        self.owed: deque[tuple[int, Owed]] = deque()
+        self.owed: deque[tuple[int, Waiting]] = deque()
         self.asked_us = 0  # when the undecided reservations were last asked for again
         self._aborts_unsaid: list[int] = []
         self._sent = 0  # newest entry sent

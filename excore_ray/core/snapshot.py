@@ -18,6 +18,7 @@ import msgspec
 from excore_ray.core.catalog import Catalog, Key
 from excore_ray.core.commands import Entry
 from excore_ray.core.ledger import Account, HeldFunds, Ledger, MarketLink
+from excore_ray.core.machine import Machine
 from excore_ray.core.market import Market
 from excore_ray.core.orders import Order, OrderType
 from excore_ray.core.results import Group
@@ -84,7 +85,7 @@ class Waiting(msgspec.Struct, array_like=True):
 
 
 State = TypeVar("State")
-Machine = Market | Ledger | Catalog
+AnyMachine = Market | Ledger | Catalog
 
 _encoder = msgspec.json.Encoder()
 

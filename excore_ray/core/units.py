@@ -47,13 +47,18 @@ def _parse(text: str, scale: int) -> int | None:
     return -value if sign == "-" else value
 
 
-@lru_cache(maxsize=_CACHED_MAX)
 def format_plain(value: int, scale: int) -> str:
     """`value` at `scale` as a plain decimal: no exponent, no trailing zeros, "0" for zero."""
-    if not value or not scale:
+    if not value:
+        return "0"
+    if not scale:
         return str(value)
     padded = format_padded(value, scale)
     return padded.rstrip("0").rstrip(".")
+
+
+# For what repeats, as prices and rates do: a hit costs a tenth, but a miss the double.
+format_often = lru_cache(maxsize=_CACHED_MAX)(format_plain)
 
 
 def format_padded(value: int, scale: int) -> str:

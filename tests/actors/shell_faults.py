@@ -117,14 +117,14 @@ class Peer:
 
     def answers(self) -> list[m.Answer]:
         found = [message for message in self.heard if type(message) is m.Replies]
-        return [reply.answer for message in found for reply in message.replies]
+        return [answer for message in found for answer in message.answers]
 
 
 def batch(town: Town, *asks: m.Ask, epoch: int = 1) -> m.Batch:
     """Requests with tokens of their own and a deadline far away."""
     now_us = next(iter(town.shells.values())).around.clock.now_us()
-    requests = [m.Request(n, now_us + 10**8, ask) for n, ask in enumerate(asks, 1)]
-    return m.Batch(epoch, requests)
+    tokens = list(range(1, len(asks) + 1))
+    return m.Batch(epoch, tokens, [now_us + 10**8] * len(asks), list(asks))
 
 
 def commands(shell: Shell, kind: Any) -> list[Any]:

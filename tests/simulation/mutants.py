@@ -64,7 +64,7 @@ def ids_reused() -> Undo:
 
     def rebind(market: Market) -> None:
         init(market)
-        market._execute[c.OpenEpoch] = lambda command: open_epoch(market, command)
+        market.handlers[c.OpenEpoch] = lambda command: open_epoch(market, command)
 
     init = Market.__init__
     return _patch(Market, "__init__", rebind)
