@@ -99,7 +99,10 @@ class BookSide:
         if self.best is None:
             return
         # An arriving order mostly asks for the best level alone, which needs no search.
-        yield from self.best
+        order = self.best.oldest
+        while order is not None:
+            yield order
+            order = order.newer
         for level in islice(self._levels.values(), 1, None):
             yield from level
 

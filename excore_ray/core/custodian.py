@@ -10,6 +10,7 @@ Source: ARCHITECTURE.md, the two-phase reservation protocol.
 
 from __future__ import annotations
 
+from collections import deque
 from functools import cache
 
 import msgspec
@@ -79,7 +80,8 @@ class Custodian(Desk):
         self.limits = limits
         self.known: frozenset[bytes] = frozenset()  # keys in the journal, of the next message
         self._lows: dict[int, int] = {}  # market_no -> ids below are decided, as last heard
-        self._unheard: dict[int, int] = {}  # order_id -> since when nothing was heard of its hold
+        self._fresh: deque[tuple[int, list[int]]] = deque()  # when granted, and the order ids
+        self._unheard: dict[int, int] = {}  # order_id of an older hold -> when it was asked about
         self._talks: dict[int, Talk] = {}
 
     def open(self, now_us: int, create: c.CreateShard | None) -> Turn:
@@ -205,37 +207,43 @@ class Custodian(Desk):
     def _reserve(self, message: m.ToShard, talk: Talk) -> None:
         if not message.reserves:
             return
-        link = self.ledger.links.get(message.market_no, _UNKNOWN)
-        low = max(link.low, link.id_base, self._lows.get(message.market_no, 0))
-        spent: dict[tuple[int, int], int] = {}
-        holds: dict[int, c.Hold] = {}
-        held, void = self.ledger.holds_of(message.market_no), link.void
-        available, granted, unheard = self.ledger.available, talk.granted, self._unheard
+        ledger, market_no = self.ledger, message.market_no
+        link, held = ledger.links.get(market_no, _UNKNOWN), ledger.holds_of(market_no)
+        low = max(link.low, link.id_base, self._lows.get(market_no, 0))
+        # Each hold is frozen as soon as it is decided, so that the next one finds it frozen.
+        holds: list[c.Hold] = []
+        fresh: list[int] = []
         for hold in message.reserves:
-            order_id, user, asset = hold.order_id, hold.user, hold.asset
+            order_id = hold.order_id
             found = held.get(order_id)
-            if found is not None or order_id in holds:
-                if found is None or found.remaining == hold.amount:
-                    granted.append(order_id)
+            if found is not None:
+                if found.remaining == hold.amount:
+                    talk.granted.append(order_id)
                 continue
-            account = (user, asset)
-            amount = spent.get(account, 0) + hold.amount
-            never = order_id < low or order_id in void or hold.amount <= 0
-            if never or amount > available(user, asset):
-                talk.denied.append(order_id)
+            granted = order_id >= low and order_id not in link.void
+            if granted and not holds:
+                granted = 0 < hold.amount <= ledger.available(hold.user, hold.asset)
+                if granted:
+                    self.run(c.Reserve(market_no, message.epoch, holds))
+                    link, held = ledger.links[market_no], ledger.holds[market_no]
+            if granted and ledger.freeze(market_no, hold):
+                holds.append(hold)
+                fresh.append(order_id)
+                talk.granted.append(order_id)
             else:
-                spent[account] = amount
-                holds[order_id] = hold
-                granted.append(order_id)
-                unheard[order_id] = self.now_us
-        if holds:
-            self.run(c.Reserve(message.market_no, message.epoch, list(holds.values())))
+                talk.denied.append(order_id)
+        if fresh:
+            self._fresh.append((self.now_us, fresh))
 
     def _inquire(self) -> None:
         """Ask about the holds nothing was heard of for long, oldest first."""
         since_us = self.now_us - self.limits.inquire_us
         asked: list[int] = []
         gone: list[int] = []
+        while self._fresh and self._fresh[0][0] <= since_us:
+            for order_id in self._fresh.popleft()[1]:
+                if self.ledger.hold_of(order_id) is not None:
+                    self._unheard[order_id] = since_us
         for order_id, unheard_us in self._unheard.items():
             if unheard_us > since_us or len(asked) >= self.limits.inquiries_max:
                 break
@@ -254,7 +262,7 @@ class Custodian(Desk):
         facts = {
             "users": len(ledger.accounts),
             "holds": sum(len(holds) for holds in ledger.holds.values()),
-            "unheard": len(self._unheard),
+            "unheard": len(self._unheard) + sum(len(ids) for _, ids in self._fresh),
             "results": len(ledger.results),
             "time_us": ledger.time_us,
         }

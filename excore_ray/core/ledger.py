@@ -50,7 +50,7 @@ class MarketLink(msgspec.Struct, array_like=True):
 
     epoch: the newest heard of.  applied: newest entry applied.  id_base: order ids below it are
     older than the epoch.  low: ids below it are decided.  received: since the beginning.
-    void: ids never to be granted again.
+    void: ids never to be granted again.  stock_id, money_id: its assets, 0 until one has moved.
     """
 
     epoch: int = 0
@@ -60,6 +60,8 @@ class MarketLink(msgspec.Struct, array_like=True):
     received_stock: int = 0
     received_money: int = 0
     void: dict[int, bool] = {}
+    stock_id: int = 0
+    money_id: int = 0
 
 
 class Ledger(Machine):
@@ -174,18 +176,28 @@ class Ledger(Machine):
         link = self.link(command.market_no)
         assert command.epoch >= link.epoch, "a reservation of a fenced market"
         link.epoch = command.epoch
-        holds = self.holds[command.market_no]
         for hold in command.holds:
-            order_id, user, amount = hold.order_id, hold.user, hold.amount
-            account = self.accounts[user][hold.asset]
-            assert account.available >= amount > 0, "overdraft"
-            assert order_id not in holds, "reserved twice"
-            account.available -= amount
-            account.frozen += amount
-            holds[order_id] = HeldFunds(user, hold.asset, amount, hold.resting)
-            if hold.resting:
-                self._count_resting(resting_key(user, command.market_no))
+            assert self.freeze(command.market_no, hold), "overdraft"
         return DONE
+
+    def freeze(self, market_no: int, hold: c.Hold) -> bool:
+        """Freeze what `hold` says; False, and nothing is changed, when it is not available.
+
+        A part of the command Reserve, alone so that whoever decides what goes into one need not
+        look everything up twice.  The market must be known.
+        """
+        order_id, user, asset, amount = hold.order_id, hold.user, hold.asset, hold.amount
+        account = self.accounts.get(user, _NO_ACCOUNTS).get(asset)
+        if account is None or not account.available >= amount > 0:
+            return False
+        holds = self.holds[market_no]
+        assert order_id not in holds, "reserved twice"
+        account.available -= amount
+        account.frozen += amount
+        holds[order_id] = HeldFunds(user, asset, amount, hold.resting)
+        if hold.resting:
+            self._count_resting(resting_key(user, market_no))
+        return True
 
     def _void(self, command: c.Void) -> Done:
         link = self.link(command.market_no)
@@ -197,6 +209,7 @@ class Ledger(Machine):
     def _settle(self, command: c.Settle) -> Done:
         link = self.link(command.market_no)
         assert command.first_out_seq == link.applied + 1, "entries out of order"
+        before_stock, before_money = link.received_stock, link.received_money
         for entry in command.entries:
             if type(entry) is c.Leg:
                 self._leg(link, command.market_no, entry)
@@ -206,6 +219,8 @@ class Ledger(Machine):
         link.epoch = max(link.epoch, command.epoch)
         received = (link.received_stock, link.received_money)
         assert received == command.emitted, f"received {received}, emitted {command.emitted}"
+        self._receive(link.stock_id, link.received_stock - before_stock)
+        self._receive(link.money_id, link.received_money - before_money)
         if command.low > link.low:
             link.low = command.low
             if link.void:
@@ -231,12 +246,12 @@ class Ledger(Machine):
         if fee:
             self.fees[taken] = self.fees.get(taken, 0) + fee - leg.referral
         received = leg.credit - leg.referral
-        self._receive(given, -debit)
-        self._receive(taken, received)
         if leg.side == _SELL:
+            link.stock_id, link.money_id = given, taken
             link.received_stock -= debit
             link.received_money += received
         else:
+            link.stock_id, link.money_id = taken, given
             link.received_money -= debit
             link.received_stock += received
         if self.events is not None:
@@ -247,10 +262,11 @@ class Ledger(Machine):
     def _referral(self, link: MarketLink, market_no: int, referral: c.Referral) -> None:
         account = self.account(referral.user, referral.asset)
         account.available += referral.amount
-        self._receive(referral.asset, referral.amount)
         if referral.is_stock:
+            link.stock_id = referral.asset
             link.received_stock += referral.amount
         else:
+            link.money_id = referral.asset
             link.received_money += referral.amount
         if self.events is not None:
             self.events.append(
@@ -297,7 +313,8 @@ class Ledger(Machine):
         self.resting[key] = self.resting.get(key, 0) + 1
 
     def _receive(self, asset: int, amount: int) -> None:
-        self.received[asset] = self.received.get(asset, 0) + amount
+        if amount:
+            self.received[asset] = self.received.get(asset, 0) + amount
 
     def _drop(self, market_no: int, order_id: int) -> None:
         hold = self.holds[market_no].get(order_id)

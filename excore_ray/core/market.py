@@ -267,11 +267,10 @@ class Market(Machine):
         order.deal_fee += leg.fee
         order.mtime_us = self.time_us
         outbox = self.outboxes[shard_of(order.user, self.shards)]
-        received = leg.credit - leg.referral
         if order.side == _SELL:
-            outbox.add(leg, -leg.debit, received)
+            outbox.add(leg, -leg.debit, leg.credit - leg.referral)
         else:
-            outbox.add(leg, received, -leg.debit)
+            outbox.add(leg, leg.credit - leg.referral, -leg.debit)
         if leg.referral:
             self._refer(referral_of(order, leg))
         return leg
