@@ -1,0 +1,255 @@
+"""The lake: deals, finished orders, account changes and bars as Parquet files.
+
+Separate because a notebook reads it without the exchange.  It must not know what a journal is, nor
+what one asks of the rows: a file's content is a function of entries of a stream, and whoever
+replays that stream hands the rows in.
+
+`Lake.write` makes files, `Lake.commit` makes them live by replacing the manifest, `Lake.sweep`
+removes what no manifest names any more.  This module is the door for all of it.
+
+Source: the manifest as one commit point is the manner of Apache Iceberg and Delta Lake.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from analytics.lake_manifest import (
+    MANIFEST_NAME,
+    RETIRED_SUFFIX,
+    AssetEntry,
+    FileEntry,
+    LakeError,
+    Manifest,
+    MarketEntry,
+    StaleManifest,
+    decode,
+    encode,
+    file_name,
+    in_order,
+    may_be_garbage,
+)
+from analytics.lake_schema import BLOOM_COLUMNS, DATE_COLUMNS, SCHEMAS, SORT_KEYS
+from analytics.lake_store import open_store
+from analytics.lake_values import bars_of, decimal_array
+
+__all__ = [
+    "SCHEMAS",
+    "SORT_KEYS",
+    "AssetEntry",
+    "FileEntry",
+    "Lake",
+    "LakeError",
+    "Manifest",
+    "MarketEntry",
+    "StaleManifest",
+    "bars_of",
+    "decimal_array",
+]
+
+GROUP_ROWS_MAX = 50_000
+_BLOOM_FALSE_SHARE = 0.01
+_MEND = "restore it from a backup, or move the lake away and let the archive write it again"
+
+
+class Lake:
+    """The lake at a directory path or fsspec URL; nothing is created before the first write.
+
+    One writer, any number of readers.  OSError, or what the remote store raises, goes through.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/") or url
+        self._store = open_store(url)
+
+    def manifest(self) -> Manifest:
+        """The newest manifest, an empty one of version 0 when there is none.
+
+        LakeError when it cannot be read.
+        """
+        try:
+            return decode(self._store.get(MANIFEST_NAME))
+        except FileNotFoundError:
+            return Manifest()
+        except (OSError, ValueError, RecursionError) as error:
+            raise LakeError(f"{self._where(MANIFEST_NAME)}: {error}; {_MEND}") from error
+
+    def write(
+        self,
+        table: str,
+        part: int,
+        first_seq: int,
+        last_seq: int,
+        rows: pa.Table,
+        *,
+        compacted: int | None = None,
+    ) -> list[FileEntry]:
+        """Write what entries first_seq to last_seq of a stream made, one file a UTC date.
+
+        rows: with exactly the columns of SCHEMAS[table], in any order of rows; none, no file.
+        compacted: for a file that replaces others, the version of the manifest they are from.
+        The files are durable when it returns, but live only once committed.  The same call
+        writes the same bytes in the same place, as long as pyarrow stays the same.
+        ValueError when the rows do not fit the schema, two have the same key, or one was made
+        by an entry outside the range.  Memory: the rows once more, and one compressed file.
+        """
+        ordered = _ordered(table, rows)
+        if not 1 <= first_seq <= last_seq:
+            raise ValueError(f"{first_seq} to {last_seq} are no entries of a stream")
+        if "seq" in ordered.column_names and len(ordered):
+            found = pc.min_max(ordered["seq"]).as_py()
+            if not first_seq <= found["min"] <= found["max"] <= last_seq:
+                raise ValueError(f"{table} of entries {found}, not {first_seq} to {last_seq}")
+        entries = []
+        for date, of_date in _by_date(table, ordered):
+            path = file_name(table, part, date, (first_seq, last_seq), compacted)
+            data = _parquet(table, of_date)
+            self._store.put(path, data)
+            size = len(of_date), len(data)
+            entries.append(FileEntry(table, path, part, date, first_seq, last_seq, *size))
+        return entries
+
+    def read(self, entry: FileEntry) -> pa.Table:
+        """The rows of one file, with the schema and in the order of its table.
+
+        LakeError when the file is gone, or not the one that was written.
+        """
+        try:
+            data = self._store.get(entry.path)
+            rows = pq.ParquetFile(pa.BufferReader(data)).read()
+        except (OSError, pa.ArrowException) as error:
+            raise LakeError(f"{self._where(entry.path)}: {error}; {_MEND}") from error
+        if (len(data), len(rows)) != (entry.bytes, entry.rows):
+            found = f"{len(rows)} rows in {len(data)} bytes, not {entry.rows} in {entry.bytes}"
+            raise LakeError(f"{self._where(entry.path)}: {found}; {_MEND}")
+        if not rows.schema.equals(SCHEMAS[entry.table]):
+            raise LakeError(f"{self._where(entry.path)}: other columns than {entry.table} has now")
+        return rows
+
+    def commit(
+        self,
+        base: Manifest,
+        *,
+        add: Iterable[FileEntry] = (),
+        remove: Iterable[FileEntry] = (),
+        watermarks: Mapping[str, int] | None = None,
+        assets: Iterable[AssetEntry] | None = None,
+        markets: Iterable[MarketEntry] | None = None,
+    ) -> Manifest:
+        """Make the next manifest from `base`, all of it or nothing; durable when it returns.
+
+        watermarks: of the streams that moved on; the others stay.  assets, markets: all of them,
+        None leaves them as they are.
+        StaleManifest when `base` is not the newest.  LakeError when an added file is not there.
+        ValueError when a file to remove is not live, two files would hold the same row, or a
+        watermark would go back.
+        """
+        added, removed = list(add), set(remove)
+        moved = dict(watermarks or {})
+        with self._store.lock():
+            stored = self.manifest()
+            if stored.version != base.version:
+                raise StaleManifest(
+                    f"{self._where(MANIFEST_NAME)}: version {stored.version} is stored, not"
+                    f" {base.version}; read it and begin again"
+                )
+            if strange := removed.difference(stored.files):
+                raise ValueError(f"not live: {sorted(entry.path for entry in strange)}")
+            for stream, seq in moved.items():
+                if seq < stored.watermarks.get(stream, 0):
+                    raise ValueError(f"{stream} is past {seq}: {stored.watermarks[stream]}")
+            kept = [entry for entry in stored.files if entry not in removed]
+            manifest = Manifest(
+                version=stored.version + 1,
+                watermarks={**stored.watermarks, **moved},
+                assets=stored.assets if assets is None else tuple(assets),
+                markets=stored.markets if markets is None else tuple(markets),
+                files=in_order([*kept, *added]),
+            )
+            data = encode(manifest)
+            if decode(data) != manifest:
+                raise ValueError(f"this would not be read again as it is: {manifest!r:.2000}")
+            self._expect(added)
+            for entry in removed:
+                self._store.put(entry.path + RETIRED_SUFFIX, b"")
+            self._store.put(MANIFEST_NAME, data)
+        return manifest
+
+    def sweep(self, grace_s: float, now_s: float) -> list[str]:
+        """Remove files that the manifest has not named for `grace_s` seconds; what was removed.
+
+        grace_s: longer than a reader holds a manifest, and than a writer takes to commit.
+        now_s: the time, seconds since the epoch, by the clock of the store.
+        Files whose names are not the lake's stay.  Returns sorted paths from the root.
+        """
+        with self._store.lock():
+            live = {entry.path for entry in self.manifest().files}
+            names = [name for name in self._store.names() if may_be_garbage(name)]
+            ages = {name: self._store.modified_s(name) for name in names if name not in live}
+            swept = []
+            # A mark comes after its file, so that a crash in between cannot make the file young.
+            for name, modified_s in sorted(ages.items()):
+                retired_s = ages.get(name + RETIRED_SUFFIX)
+                if modified_s is None or now_s - max(modified_s, retired_s or 0) < grace_s:
+                    continue
+                self._store.remove(name)
+                if not name.endswith(RETIRED_SUFFIX):
+                    swept.append(name)
+        return swept
+
+    def _expect(self, added: Iterable[FileEntry]) -> None:
+        """LakeError unless each file is there as it was written."""
+        for entry in added:
+            size = self._store.size(entry.path)
+            if size != entry.bytes:
+                found = "it is gone" if size is None else f"{size} bytes, not {entry.bytes}"
+                raise LakeError(f"{self._where(entry.path)}: {found}; write it again")
+
+    def _where(self, path: str) -> str:
+        return f"{self.url}/{path}"
+
+
+def _ordered(table: str, rows: pa.Table) -> pa.Table:
+    """The rows with the schema of `table`, sorted; ValueError when they do not fit."""
+    if table not in SCHEMAS:
+        raise ValueError(f"no table {table!r}; there are {', '.join(SCHEMAS)}")
+    schema, keys = SCHEMAS[table], SORT_KEYS[table]
+    # Compared first, because a cast would turn a float into a quantity.
+    if [(f.name, f.type) for f in rows.schema] != [(f.name, f.type) for f in schema]:
+        raise ValueError(f"the columns are not those of {table}: {rows.schema.to_string()}")
+    ordered = rows.cast(schema).sort_by([(key, "ascending") for key in keys]).combine_chunks()
+    again = pa.array([True] * max(len(ordered) - 1, 0), pa.bool_())
+    for key in keys:
+        column = ordered[key]
+        again = pc.and_(again, pc.equal(column[1:], column[:-1]))
+    if pc.any(again).as_py():
+        raise ValueError(f"two rows of {table} have the same {', '.join(keys)}")
+    return ordered
+
+
+def _by_date(table: str, rows: pa.Table) -> Iterator[tuple[str, pa.Table]]:
+    """Each UTC date with its rows, in order."""
+    dates = rows[DATE_COLUMNS[table]].cast(pa.date32())
+    for date in sorted(pc.unique(dates).to_pylist()):
+        yield date.isoformat(), rows.filter(pc.equal(dates, date)).combine_chunks()
+
+
+def _parquet(table: str, rows: pa.Table) -> bytes:
+    """The rows as a Parquet file; the same rows make the same bytes."""
+    schema = SCHEMAS[table]
+    distinct = {"ndv": min(len(rows), GROUP_ROWS_MAX), "fpp": _BLOOM_FALSE_SHARE}
+    order = [pq.SortingColumn(schema.get_field_index(key)) for key in SORT_KEYS[table]]
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        rows,
+        sink,
+        row_group_size=GROUP_ROWS_MAX,
+        compression="zstd",
+        sorting_columns=order,
+        bloom_filter_options=dict.fromkeys(BLOOM_COLUMNS[table], distinct),
+    )
+    return bytes(sink.getvalue())
