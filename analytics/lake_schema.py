@@ -108,7 +108,7 @@ SORT_KEYS: dict[str, list[str]] = {
     "deals": ["deal_id"],
     "orders": ["user", "order_id"],
     "balances": ["user", "seq", "step"],
-    "bars": ["minute"],
+    "bars": ["minute", "first_deal_id"],
 }
 
 # The column whose UTC date says in which folder a row lies.

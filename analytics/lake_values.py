@@ -51,12 +51,30 @@ def _factor(scale: int) -> int:
 
 
 def bars_of(deals: pa.Table) -> pa.Table:
-    """One-minute bars of exactly these deals, sorted by minute; no bar for a minute without one.
+    """One-minute bars of exactly these deals, sorted; no bar for a minute without one.
 
     deals: a table with the columns of SCHEMAS["deals"], in any order.
-    ValueError when the volume or amount of a minute reaches 10**18.
+    A minute has one bar, or several that follow each other when its volume or amount is 10**18
+    or more: each row must fit, and whoever reads bars puts the parts of a minute together.
     """
     ordered = deals.select(["deal_id", "time", "price", "amount", "deal"]).sort_by("deal_id")
+    bars = pa.concat_tables(_fitting_bars(ordered))
+    return bars.sort_by([("minute", "ascending"), ("first_deal_id", "ascending")]).combine_chunks()
+
+
+def _fitting_bars(ordered: pa.Table) -> list[pa.Table]:
+    """Bars of deals in their order, in as few parts as it takes for all sums to fit."""
+    try:
+        return [_bars(ordered)]
+    except pa.ArrowInvalid:
+        half = len(ordered) // 2
+        if not half:
+            raise
+        return _fitting_bars(ordered.slice(0, half)) + _fitting_bars(ordered.slice(half))
+
+
+def _bars(ordered: pa.Table) -> pa.Table:
+    """One bar a minute; ArrowInvalid when a sum does not fit."""
     grouped = pa.table(
         {
             "minute": pc.floor_temporal(ordered["time"], unit="minute"),
@@ -82,4 +100,4 @@ def bars_of(deals: pa.Table) -> pa.Table:
         "first_deal_id": ordered["deal_id"].take(first),
         "last_deal_id": ordered["deal_id"].take(last),
     }
-    return pa.table(columns).cast(SCHEMAS["bars"]).combine_chunks()
+    return pa.table(columns).cast(SCHEMAS["bars"])

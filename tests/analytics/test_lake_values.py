@@ -119,17 +119,22 @@ def test_a_minute_begins_with_its_first_moment(microseconds: int, minutes: int) 
     assert bars_of(rows)["minute"].to_pylist() == [NOON + timedelta(minutes=minutes)]
 
 
-@pytest.mark.parametrize(("count", "fits"), [(9, True), (10, False), (400, False)])
-def test_a_sum_is_exact_or_refused(count: int, fits: bool) -> None:
+@pytest.mark.parametrize(("count", "parts"), [(9, 1), (10, 2), (400, 64)])
+def test_a_minute_that_does_not_fit_one_bar_has_several(count: int, parts: int) -> None:
     # 400 of them pass 2**127: a sum in decimal128 would wrap and say nothing.
     huge = Decimal(10) ** 17
     row = deals(1, 1).to_pylist()[0]
     same = [row | {"deal_id": n, "amount": huge, "deal": huge} for n in range(1, count + 1)]
-    if fits:
-        assert bars_of(table("deals", same))["volume"].to_pylist() == [9 * huge]
-    else:
-        with pytest.raises(ValueError, match="does not fit"):
-            bars_of(table("deals", same))
+    bars = bars_of(table("deals", same)).to_pylist()
+    assert len(bars) == parts
+    assert sum(bar["deals"] for bar in bars) == count
+    assert sum(int(bar["volume"]) for bar in bars) == sum(int(bar["amount"]) for bar in bars)
+    assert sum(int(bar["volume"]) for bar in bars) == count * 10**17
+    ends = [(bar["first_deal_id"], bar["last_deal_id"]) for bar in bars]
+    assert [ends[0][0], *(last + 1 for _, last in ends)] == [
+        *(first for first, _ in ends),
+        count + 1,
+    ]
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
