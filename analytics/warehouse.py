@@ -23,8 +23,8 @@ from analytics.lake import SCHEMAS, Lake, LakeError, Manifest
 
 # In the order in which they need each other: a macro is checked when it is made.
 QUESTIONS = (
-    "bucket first_deal newest_deal total bars_1m kline status status_today user_deals"
-    " order_deals finished finished_detail balance_history deals_after"
+    "bucket first_deal newest_deal total bars_1m kline status status_today deal_sides"
+    " user_deals order_deals finished finished_detail balance_history deals_after"
 ).split()
 
 # Nothing is fetched from a network: what this needs is part of DuckDB's own library.

@@ -188,7 +188,7 @@ class Catalog(Machine):
         | (c.AddKey | c.RevokeKey),
     ) -> Done:
         self.version += 1
-        self.results.record(command.request_id, command.stamp_ms, self.time_us, Done())
+        self.results.record(command.request_id, command.stamp_ms, self.time_us, DONE)
         return DONE
 
 
