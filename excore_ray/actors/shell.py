@@ -223,7 +223,7 @@ class Shell:
 
     async def _wait(self) -> None:
         """Return when there is something to do, having let the loop go round at least once."""
-        if self._inbox or self._changes:
+        if self._inbox or self._changes or self.desk.pressing:
             await asyncio.sleep(0)
             return
         loop = asyncio.get_running_loop()

@@ -61,6 +61,11 @@ class Desk(ABC):
         """Answer a question from the state as it is at the end of the turn."""
 
     @property
+    def pressing(self) -> bool:
+        """Whether the next turn has something to decide, whatever arrives."""
+        return False
+
+    @property
     def busy(self) -> bool:
         """Whether something waits for others or for time, so that turns must go on."""
         return bool(self.reception.inflight)

@@ -27,7 +27,7 @@ from excore_ray.core.orders import (
     Side,
     order_id_of,
 )
-from excore_ray.core.outbox import Outbox, Waiting
+from excore_ray.core.outbox import Outbox
 from excore_ray.core.reasons import Reason, Refused
 from excore_ray.core.settlement import leg_of, need_of, referral_of
 from excore_ray.core.sharding import shard_of
@@ -58,7 +58,6 @@ class Market(Machine):
         self.last_deal_id = 0
         self.orders: dict[int, Order] = {}
         self.newest_of_user: dict[int, Order] = {}
-        self.count_of_user: dict[int, int] = {}
         self.sides: dict[int, BookSide] = {side: BookSide(side) for side in Side}
         self.outboxes: list[Outbox] = []
         self.handlers |= {
@@ -76,6 +75,11 @@ class Market(Machine):
             yield order
             order = order.user_older
 
+    def open_count_of(self, user: int) -> int:
+        """How many open orders `user` has."""
+        newest = self.newest_of_user.get(user)
+        return newest.user_count if newest is not None else 0
+
     def holds_at(self, shard: int) -> list[int]:
         """Flat pairs order_id, need of all open orders whose holds are at `shard`."""
         flat: list[int] = []
@@ -85,7 +89,7 @@ class Market(Machine):
         return flat
 
     def restore_outboxes(
-        self, counts: list[tuple[int, int, int]], waiting: list[tuple[int, list[Waiting]]]
+        self, counts: list[tuple[int, int, int]], waiting: list[tuple[int, list[c.Entry]]]
     ) -> None:
         """Put a snapshot's outboxes in place: (out_seq, stock, money), and (acked, entries)."""
         for (out_seq, stock, money), (acked, entries) in zip(counts, waiting, strict=True):
@@ -109,7 +113,7 @@ class Market(Machine):
         super()._open_epoch(command)
         self.id_base = order_id_of(self.ids_high + 1, self.rules.market_no)
         for shard, outbox in enumerate(self.outboxes):
-            outbox.add(c.OpenOrders(self.epoch, self.id_base, self.holds_at(shard)), 0, 0)
+            outbox.add(c.OpenOrders(self.epoch, self.id_base, self.holds_at(shard)))
         return DONE
 
     def _reserve_ids(self, command: c.ReserveIds) -> Done:
@@ -150,7 +154,7 @@ class Market(Machine):
         elif self.events is not None:
             self._tell_finished(order)
         if unused:
-            outbox.add(c.Release(order.order_id, unused), 0, 0)
+            outbox.add(c.Release(order.order_id, unused))
         answer = Placed(
             order.order_id,
             order.ctime_us,
@@ -190,7 +194,7 @@ class Market(Machine):
             need = need_of(self.rules, order)
             self.sides[order.side].remove(order)
             self._close(order)
-            outbox.add(c.Release(order.order_id, need), 0, 0)
+            outbox.add(c.Release(order.order_id, need))
         self._record(command, DONE, (shard, outbox.out_seq if orders else 0))
         return DONE
 
@@ -266,21 +270,11 @@ class Market(Machine):
         order.deal_money += amount * price
         order.deal_fee += leg.fee
         order.mtime_us = self.time_us
-        outbox = self.outboxes[shard_of(order.user, self.shards)]
-        if order.side == _SELL:
-            outbox.add(leg, -leg.debit, leg.credit - leg.referral)
-        else:
-            outbox.add(leg, leg.credit - leg.referral, -leg.debit)
+        self.outboxes[shard_of(order.user, self.shards)].add(leg)
         if leg.referral:
-            self._refer(referral_of(order, leg))
+            referral = referral_of(order, leg)
+            self.outboxes[shard_of(referral.user, self.shards)].add(referral)
         return leg
-
-    def _refer(self, referral: c.Referral) -> None:
-        outbox = self.outboxes[shard_of(referral.user, self.shards)]
-        if referral.is_stock:
-            outbox.add(referral, referral.amount, 0)
-        else:
-            outbox.add(referral, 0, referral.amount)
 
     def _rest(self, order: Order) -> None:
         user = order.user
@@ -289,13 +283,13 @@ class Market(Machine):
         newest = self.newest_of_user.get(user)
         if newest is not None:
             order.user_older = newest
+            order.user_count = newest.user_count + 1
             newest.user_newer = order
             # A user's orders are alike: what is equal is kept in memory once.
             order.user = newest.user
             if order.source == newest.source:
                 order.source = newest.source
         self.newest_of_user[user] = order
-        self.count_of_user[user] = self.count_of_user.get(user, 0) + 1
 
     def _close(self, order: Order) -> None:
         user = order.user
@@ -304,17 +298,15 @@ class Market(Machine):
         if newer is not None:
             newer.user_older = older
             order.user_newer = None
+            self.newest_of_user[user].user_count -= 1
         elif older is not None:
+            older.user_count = order.user_count - 1
             self.newest_of_user[user] = older
         else:
             del self.newest_of_user[user]
         if older is not None:
             older.user_newer = newer
             order.user_older = None
-        if self.count_of_user[user] == 1:
-            del self.count_of_user[user]
-        else:
-            self.count_of_user[user] -= 1
         if self.events is not None:
             self._tell_finished(order)
 

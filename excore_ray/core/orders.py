@@ -47,8 +47,9 @@ class Order(msgspec.Struct, gc=False, weakref=False):
     stock_prec + money_prec.  price: money at money_prec, 0 for a market order.
     deal_stock: stock_prec.  deal_money: stock_prec + money_prec.  deal_fee: the received asset's
     prec_save (a seller receives money, a buyer stock).  Rates in ten-thousandths.
-    Times in microseconds since the epoch.  The last five fields chain the order into its level
-    and into its user's open orders; they are None while the order is in no book.
+    Times in microseconds since the epoch.  `level` to `user_newer` chain the order into its level
+    and into its user's open orders; they are None while the order is in no book.  user_count: of
+    a user's newest open order, how many there are.
     """
 
     order_id: int
@@ -73,6 +74,7 @@ class Order(msgspec.Struct, gc=False, weakref=False):
     newer: Order | None = None
     user_older: Order | None = None
     user_newer: Order | None = None
+    user_count: int = 1
 
 
 class Level:

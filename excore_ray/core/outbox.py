@@ -12,8 +12,7 @@ from collections.abc import Iterable
 from itertools import islice
 
 from excore_ray.core.commands import Entry
-
-Waiting = tuple[Entry, int, int]  # an entry, and (stock, money) emitted after it
+from excore_ray.core.settlement import moved_by
 
 
 class Outbox:
@@ -30,7 +29,7 @@ class Outbox:
         out_seq: int = 0,
         acked: int = 0,
         emitted: tuple[int, int] = (0, 0),
-        waiting: Iterable[Waiting] = (),
+        waiting: Iterable[Entry] = (),
     ) -> None:
         self.out_seq = out_seq
         self.acked = acked
@@ -38,32 +37,39 @@ class Outbox:
         self._waiting = deque(waiting)
         assert acked + len(self._waiting) == out_seq, "an outbox has a gap"
 
-    def add(self, entry: Entry, stock: int, money: int) -> int:
-        """Number `entry`, which moves `stock` and `money` to the shard; returns the number."""
+    def add(self, entry: Entry) -> int:
+        """Give `entry` the next number, and return it."""
+        stock, money = moved_by(entry)
         self.stock += stock
         self.money += money
         self.out_seq += 1
-        self._waiting.append((entry, self.stock, self.money))
+        self._waiting.append(entry)
         return self.out_seq
 
     def forget(self, out_seq: int) -> None:
         """Drop the entries up to `out_seq`, which the shard has durably."""
         assert out_seq <= self.out_seq, f"shard is ahead: {out_seq} of {self.out_seq}"
+        popleft = self._waiting.popleft
         for _ in range(out_seq - self.acked):
-            self._waiting.popleft()
+            popleft()
         self.acked = max(self.acked, out_seq)
 
     def after(self, out_seq: int, count_max: int) -> tuple[list[Entry], tuple[int, int]]:
         """At most `count_max` entries from out_seq + 1 on, and `emitted` after the last of them.
 
-        out_seq: at least `acked`.  Cost: O(out_seq - acked + entries).
+        out_seq: at least `acked`.  Cost: O(waiting).
         """
-        start = out_seq - self.acked
-        found = list(islice(self._waiting, start, start + count_max))
+        start, waiting = out_seq - self.acked, self._waiting
+        found = list(islice(waiting, start, start + count_max))
         if not found:
             return [], (0, 0)
-        return [entry for entry, _, _ in found], found[-1][1:]
+        stock, money = self.stock, self.money
+        for entry in islice(waiting, start + len(found), None):
+            more_stock, more_money = moved_by(entry)
+            stock -= more_stock
+            money -= more_money
+        return found, (stock, money)
 
-    def dump(self) -> list[Waiting]:
+    def dump(self) -> list[Entry]:
         """The waiting entries, for a snapshot."""
         return list(self._waiting)

@@ -25,7 +25,7 @@ def answer_market_query(market: Market, ask: m.Ask) -> m.Answer:
         return m.Depth(asks.depth(ask.limit, ask.interval), bids.depth(ask.limit, ask.interval))
     if type(ask) is m.AskPending:
         page = islice(market.open_orders_of(ask.user), ask.offset, ask.offset + ask.limit)
-        return m.Orders(market.count_of_user.get(ask.user, 0), [view_of(o) for o in page])
+        return m.Orders(market.open_count_of(ask.user), [view_of(o) for o in page])
     if type(ask) is m.AskOrder:
         order = market.orders.get(ask.order_id)
         if order is None:

@@ -87,6 +87,11 @@ class Sequencer(Desk):
         return self._finish()
 
     @property
+    def pressing(self) -> bool:
+        """Whether orders are left that were decided and not executed for the turn was full."""
+        return bool(self._queue) and self._queue[0].ready
+
+    @property
     def busy(self) -> bool:
         """Whether something waits for a shard or for time, so that turns must go on."""
         return bool(self._asked or self._queue or self.reception.inflight or self._late) or any(
@@ -262,9 +267,9 @@ class Sequencer(Desk):
     # Decisions.
 
     def _advance(self) -> None:
-        """Execute what stands at the head of the queue and is decided."""
-        queue = self._queue
-        while queue and queue[0].ready:
+        """Execute what stands at the head of the queue and is decided, within the turn's bound."""
+        queue, commits_max = self._queue, self.limits.commits_max
+        while queue and queue[0].ready and len(self._commands) < commits_max:
             waiting = queue.popleft()
             if waiting.refused:
                 continue

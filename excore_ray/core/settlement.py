@@ -9,7 +9,7 @@ buyer's in stock; the taker pays taker_fee, the maker maker_fee.
 
 from __future__ import annotations
 
-from excore_ray.core.commands import Leg, Referral
+from excore_ray.core.commands import Entry, Leg, Referral
 from excore_ray.core.orders import FEE_SCALE, Order, Role, Side
 from excore_ray.core.specs import MarketRules
 
@@ -59,6 +59,16 @@ def referral_of(order: Order, leg: Leg) -> Referral:
     return Referral(
         order.ref_user, leg.credit_asset, leg.referral, order.order_id, leg.deal_id, is_stock
     )
+
+
+def moved_by(entry: Entry) -> tuple[int, int]:
+    """How much (stock, money), at prec_save, the entry moves to the shard that applies it."""
+    if type(entry) is Leg:
+        received = entry.credit - entry.referral
+        return (-entry.debit, received) if entry.side == _SELL else (received, -entry.debit)
+    if type(entry) is Referral:
+        return (entry.amount, 0) if entry.is_stock else (0, entry.amount)
+    return 0, 0
 
 
 def need_of(rules: MarketRules, order: Order) -> int:

@@ -23,6 +23,8 @@ class SequencerLimits(msgspec.Struct, frozen=True):
     queue_max: orders between arrival and commit; results_max: remembered results; beyond
     either a request is refused with SERVICE_UNAVAILABLE.  entries_per_send_max: entries sent to
     a shard and not yet acknowledged.  forget_every: entries applied between two Forget commands.
+    commits_max: orders and cancels executed in one turn, so that shards and gateways have work
+    while the next ones are executed.
     """
 
     reserve_timeout_us: int = 1_000_000
@@ -33,6 +35,7 @@ class SequencerLimits(msgspec.Struct, frozen=True):
     results_max: int = 3_000_000
     entries_per_send_max: int = 8_192
     forget_every: int = 1_024
+    commits_max: int = 512
 
 
 Reply = tuple[Inflight, Refused]

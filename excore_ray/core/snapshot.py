@@ -81,7 +81,7 @@ class Waiting(msgspec.Struct, array_like=True):
     """The entries a shard has not durably acknowledged, as far as the journal tells."""
 
     acked: int
-    entries: list[tuple[Entry, int, int]]
+    entries: list[Entry]
 
 
 State = TypeVar("State")

@@ -6,6 +6,7 @@ Journals are real ones in memory behind a fault; what a shell says is heard by a
 from __future__ import annotations
 
 import asyncio
+import functools
 from typing import Any
 
 import msgspec
@@ -59,6 +60,28 @@ def test_nothing_leaves_before_the_record_is_durable() -> None:
         await town.close()
 
     play(scenario, FaultyTown)
+
+
+def test_what_one_turn_may_not_execute_is_executed_in_the_next_at_once() -> None:
+    async def scenario(town: Town) -> None:
+        town.sequencer = msgspec.structs.replace(town.sequencer, commits_max=2)
+        await town.open_all()
+        await town.add_market()
+        # Nobody has open orders, so no shard says a word, and nobody asks again: a turn that
+        # waited for the time would wait longer than the test does.
+        asks = [c.Cancel(town.exchange.new_request_id(), 0, user, 0) for user in range(1, 8)]
+        peer = Peer(town, "gateway-test", "market-1")
+        await peer.say(batch(town, *asks))
+        await until(lambda: len(peer.answers()) == len(asks))
+        assert peer.answers() == [m.Done()] * len(asks)
+        await peer.link.close()
+        records = commands(town.shells["market-1"], c.MarketRecord)
+        cancels = [sum(type(command) is c.Cancel for command in record) for record in records]
+        assert (max(cancels), sum(cancels)) == (2, 7)
+        await town.close()
+
+    slow = ShellSettings(idle_ms=30_000, busy_ms=30_000)
+    play(scenario, functools.partial(Town, slow))
 
 
 def test_a_turn_without_a_record_confirms_ownership_before_it_answers() -> None:

@@ -216,7 +216,7 @@ def test_answers_are_orders_as_they_were_committed(market: Market) -> None:
 
 
 def entries(market: Market, shard: int) -> list[Any]:
-    return [entry for entry, _, _ in market.outboxes[shard].dump()][1:]  # after OpenOrders
+    return market.outboxes[shard].dump()[1:]  # after OpenOrders
 
 
 def test_entries_go_to_the_shards_of_those_they_are_for(market: Market) -> None:
@@ -338,12 +338,12 @@ def test_a_new_epoch_lists_what_is_open_to_each_shard() -> None:
         """,
     )
     market.execute(c.OpenEpoch(2))
-    opened = market.outboxes[0].dump()[-1][0]
+    opened = market.outboxes[0].dump()[-1]
     assert opened == c.OpenOrders(2, order_id_of(11, 1), [4097, 3, 8193, 630, 12289, 5])
     two_shards = new_market()
     play(two_shards, "put a1 ask 5 @ 100\nput b1 bid 7 @ 90")
     two_shards.execute(c.OpenEpoch(2))
-    listed = [box.dump()[-1][0] for box in two_shards.outboxes]
+    listed = [box.dump()[-1] for box in two_shards.outboxes]
     low = two_shards.id_base
     assert listed == [c.OpenOrders(2, low, [8193, 630]), c.OpenOrders(2, low, [4097, 5])]
 

@@ -4,16 +4,38 @@ from __future__ import annotations
 
 import pytest
 
-from excore_ray.core.commands import Release
+from excore_ray.core.commands import Entry, Leg, Referral, Release
 from excore_ray.core.outbox import Outbox
+
+
+def bought(n: int) -> Leg:
+    """A leg that moves n of stock and -10 n of money."""
+    return Leg(n, 1, 2, 1, n, 10, n, 0, 10 * n, 1, n, 0, 0)
 
 
 def filled(count: int) -> Outbox:
     """Entries 1..count; entry n moves n of stock and -10 n of money."""
     box = Outbox()
     for n in range(1, count + 1):
-        assert box.add(Release(n, 1), n, -10 * n) == n
+        assert box.add(bought(n)) == n
     return box
+
+
+MOVED = [
+    # entry, stock, money
+    (Leg(1, 1, 1, 1, 1, 10, 7, 20, 7, 2, 70, 9, 4), -7, 66),  # sold: what goes on to a referrer
+    (Leg(1, 1, 2, 1, 1, 10, 7, 20, 70, 1, 7, 3, 2), 5, -70),  # leaves for the referrer's shard
+    (Referral(1, 1, 2, 1, 1, True), 2, 0),
+    (Referral(1, 2, 4, 1, 1, False), 0, 4),
+    (Release(1, 5), 0, 0),  # from frozen to available of one account
+]
+
+
+@pytest.mark.parametrize(("entry", "stock", "money"), MOVED)
+def test_what_an_entry_moves(entry: Entry, stock: int, money: int) -> None:
+    box = Outbox()
+    box.add(entry)
+    assert (box.stock, box.money) == (stock, money)
 
 
 AFTER = [
@@ -36,7 +58,7 @@ def test_entries_from_a_place_on(
     box = filled(4)
     box.forget(forgotten)
     entries, moved = box.after(after, count_max)
-    assert ([entry.order_id for entry in entries if isinstance(entry, Release)], moved) == (
+    assert ([entry.order_id for entry in entries if isinstance(entry, Leg)], moved) == (
         ids,
         emitted,
     )
@@ -60,7 +82,7 @@ def test_a_dumped_outbox_goes_on() -> None:
     box.forget(1)
     again = Outbox(box.out_seq, box.acked, (box.stock, box.money), box.dump())
     assert again.dump() == box.dump()
-    assert again.add(Release(9, 1), 0, 0) == 4
+    assert again.add(Release(9, 1)) == 4
 
 
 def test_an_outbox_with_a_gap_is_refused() -> None:

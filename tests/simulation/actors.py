@@ -35,6 +35,7 @@ MARKET_LIMITS = SequencerLimits(
     heartbeat_us=100 * MS,
     entries_per_send_max=8,
     forget_every=20,
+    commits_max=3,
 )
 SHARD_LIMITS = CustodianLimits(inquire_us=100 * MS, inquiries_max=20)
 CATALOG_LIMITS = RegistrarLimits(lease_us=100 * MS, slack_us=10 * MS)
@@ -196,7 +197,7 @@ class Process:
         self.ready = True
         self.waiting = False
         self._send(turn.sends)
-        if self.inbox:
+        if self.inbox or self.desk.pressing:
             self.take_turn()
 
     def _send(self, sends: list[tuple[str, m.WireMessage]]) -> None:

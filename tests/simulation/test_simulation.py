@@ -30,7 +30,7 @@ FOUND_BY = {
     "outbox_pruned_on_send": range(1, 3),
     "no_wait_before_reply": range(1, 3),
     "no_sticky_refusals": range(1, 12),
-    "no_inquiry": range(54, 55),
+    "no_inquiry": range(44, 45),
 }
 
 
