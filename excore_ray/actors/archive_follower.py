@@ -49,7 +49,8 @@ class Follower:
     watermark: rows of entries up to this one are in the lake.  seq: the newest entry read; below
     the watermark while the state there is being rebuilt.  moved_s: when the watermark last moved.
     reader: is closed by close().
-    Raises JournalBroken when the journal ends before the watermark, and what `Replay` raises.
+    Raises JournalBroken when the journal ends before the watermark, SnapshotBroken when the state
+    there cannot be rebuilt, and what `Replay` raises.
     """
 
     def __init__(self, reader: JournalReader, watermark: int, now_s: float) -> None:
@@ -66,8 +67,8 @@ class Follower:
                 " journal. Restore the newest copy of the journal, or name another lake."
             )
         self._reader = reader
-        self._single = _SingleFile(reader, watermark)
-        self._replay = Replay(self._single, self.kind)
+        self._single = _SingleFile(reader)
+        self._replay = Replay(self._single, self.kind, snapshot_seq_max=watermark)
         self._events: list[Any] = []  # told, and not made into rows yet
         self._seqs: list[int] = []  # the entry of each
         self._chunks: list[Chunk] = []
@@ -80,8 +81,18 @@ class Follower:
         return self._replay.seq
 
     @property
+    def made_seq(self) -> int:
+        """The newest entry whose rows can be had: all of it, and all before it."""
+        return self._seqs[0] - 1 if self._seqs else self.seq
+
+    @property
+    def time_us(self) -> int:
+        """The time of the newest entry that was applied."""
+        return self._replay.machine.time_us
+
+    @property
     def rows(self) -> int:
-        """Rows that are held here, those being written too."""
+        """Rows that are held here, those being written too; of what is pending, the events."""
         return len(self._events) + sum(chunk.rows for chunk in (*self._taken, *self._chunks))
 
     @property
@@ -124,7 +135,8 @@ class Follower:
             tables = market_rows(self._events, self._seqs, scales.market(self.part))
         else:
             tables = ledger_rows(self._events, self._seqs, scales)
-        self._chunks.append(Chunk(tables, len(self._events), now_s))
+        # One event of a leg is two or three rows.
+        self._chunks.append(Chunk(tables, sum(map(len, tables.values())), now_s))
         self._events.clear()
         self._seqs.clear()
         if len(self._chunks) >= CHUNKS_MAX:
@@ -171,16 +183,15 @@ class Follower:
 
 
 class _SingleFile:
-    """A stream as the replay of a follower sees it: one entry a read, no snapshot too new.
+    """A stream as the replay of a follower sees it: one entry a read.
 
     So a replay stops after each entry, and what was told since the last one came with it.  Reads
     ahead what fetch() is asked for, and nothing else.
     """
 
-    def __init__(self, reader: JournalReader, snapshot_seq_max: int) -> None:
+    def __init__(self, reader: JournalReader) -> None:
         self.stream = reader.stream
         self._reader = reader
-        self._snapshot_seq_max = snapshot_seq_max
         self._ahead: deque[Entry] = deque()
 
     def fetch(self, from_seq: int, bytes_max: int) -> int:
@@ -195,10 +206,9 @@ class _SingleFile:
         assert self._ahead[0].seq == from_seq, "entries are read in their order"
         return [self._ahead.popleft()]
 
-    def load_snapshot(self) -> tuple[int, bytes] | None:
-        """See JournalReader.load_snapshot; None too when it lies beyond the watermark."""
-        found = self._reader.load_snapshot()
-        return found if found is not None and found[0] <= self._snapshot_seq_max else None
+    def load_snapshot(self, seq_max: int | None = None) -> tuple[int, bytes] | None:
+        """See JournalReader.load_snapshot."""
+        return self._reader.load_snapshot(seq_max)
 
     def save_snapshot(self, seq: int, body: bytes) -> None:
         """See JournalReader.save_snapshot."""

@@ -6,6 +6,17 @@ from the newest snapshot up to the newest recorded state_hash.  Every hash on th
 out again; the state after the last of them is the next snapshot.  A stream that does not replay
 to itself is reported and left alone from then on: its snapshots before that are still good.
 
+The archive follows markets and shards, and when it begins anew it rebuilds each as of its
+watermark.  So for them
+  - no snapshot is made of an entry beyond the watermark, so the archive can begin from each;
+  - entries are forgotten up to the older kept snapshot, once both are at or below the watermark.
+Then the owner and the archive can rebuild what they need from either of the two, and one may turn
+out damaged.  An archive that lags makes both wait: what it lacks is nowhere but in the journal.
+
+The catalog has no watermark.  The archive takes from it what is defined now, which any snapshot
+tells, so its snapshots wait for nobody.  But the lake does not have its history, who got which
+key and what was renamed when, and it grows by little: it is never truncated.
+
 Source: the log compaction of Kafka's state stores, with the verification TigerBeetle does.
 """
 
@@ -13,44 +24,56 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 import msgspec
 
 from excore_ray.actors.replay import KINDS, SLICE_BYTES, kind_of, rebuild
 from excore_ray.core.commands import Checkpoint
+from excore_ray.core.registrar import CATALOG
 from excore_ray.core.snapshot import dump
-from excore_ray.errors import JournalFailed, SnapshotFailed, StreamMissing
+from excore_ray.errors import (
+    Fenced,
+    JournalBroken,
+    JournalFailed,
+    SnapshotBroken,
+    SnapshotFailed,
+    StreamMissing,
+    WireError,
+)
 from excore_ray.storage.journal import JournalReader
 
 logger = logging.getLogger(__name__)
 
-# Passing troubles: the disk is full, the stream was not opened yet.
-_PASSING = (StreamMissing, JournalFailed, SnapshotFailed, OSError)
+# Passing troubles: the disk is full, the stream was not opened yet, its owner is being replaced.
+_PASSING = (StreamMissing, JournalFailed, SnapshotFailed, Fenced, WireError, OSError)
 _CHECKPOINT_MARK = b'["ck",'  # in every record with a Checkpoint, and in few others
 
 
 class CompactorSettings(msgspec.Struct, frozen=True):
     """compact_s: seconds between two rounds.  records_min: new records that are worth a snapshot.
 
-    truncate: whether entries are forgotten that both kept snapshots stand for.
+    truncate: whether entries are forgotten that both kept snapshots stand for and the archive
+    has; without an archive none are.
     """
 
     compact_s: float = 60.0
     records_min: int = 10_000
-    truncate: bool = False
+    truncate: bool = True
 
 
 class StreamState(msgspec.Struct):
     """How compaction of one stream stands.
 
     snapshot_seq: the entry of the newest snapshot, 0 for none.  older_seq: of the one before.
+    waits: what a snapshot or the truncation waits for, "" for nothing that is known.
     stopped: why the stream is left alone, "" while it is not.
     """
 
     snapshot_seq: int = 0
     older_seq: int = 0
     snapshot_bytes: int = 0
+    waits: str = ""
     stopped: str = ""
 
 
@@ -59,6 +82,9 @@ class Compactor:
 
     streams: names the streams there are now.  open_reader: opens one beside its owner.
     truncate: has the owner of a stream forget its entries up to one; needed for that setting.
+    watermarks: reads how far the archive has each stream, 0 where it names none; runs in a
+    thread, and what it raises passes.  None when no lake is to be continued: as long as there is
+    one, its archive may be away, but it must be asked for.
     """
 
     def __init__(
@@ -67,13 +93,15 @@ class Compactor:
         open_reader: Callable[[str], JournalReader],
         settings: CompactorSettings,
         truncate: Callable[[str, int], Awaitable[None]] | None = None,
+        watermarks: Callable[[], Mapping[str, int]] | None = None,
     ) -> None:
         assert truncate is not None or not settings.truncate, "nobody to truncate is known"
         self.states: dict[str, StreamState] = {}
         self._streams = streams
         self._open_reader = open_reader
         self._settings = settings
-        self._truncate = truncate
+        self._truncate = truncate if settings.truncate else None
+        self._watermarks = watermarks
 
     async def run(self) -> None:
         """Go round and round, until cancelled."""
@@ -83,17 +111,25 @@ class Compactor:
 
     async def round(self) -> None:
         """Look at every stream once."""
+        marks = await self._read_watermarks()
         for stream in sorted(self._streams()):
             state = self.states.setdefault(stream, StreamState())
             if state.stopped:
                 continue
+            mark = None
+            if self._watermarks is not None and stream != CATALOG:
+                if marks is None:
+                    state.waits = "the watermarks of the archive cannot be read"
+                    continue
+                mark = marks.get(stream, 0)
             try:
                 reader = self._open_reader(stream)
                 try:
-                    await self._compact(reader, state)
+                    await self._compact(reader, state, mark)
                 finally:
                     reader.close()
             except _PASSING as fault:
+                state.waits = f"{type(fault).__name__}: {fault}"
                 logger.warning("%s was not compacted: %s", stream, fault)
             except Exception as error:
                 notes = "; ".join(getattr(error, "__notes__", []))
@@ -101,38 +137,103 @@ class Compactor:
                 what = "is NOT COMPACTED ANY MORE, its journal must be looked at"
                 logger.critical("%s %s: %s", stream, what, state.stopped, exc_info=error)
 
-    async def _compact(self, reader: JournalReader, state: StreamState) -> None:
+    async def _read_watermarks(self) -> Mapping[str, int] | None:
+        """What the archive has, read before any journal is; None when that cannot be told."""
+        if self._watermarks is None:
+            return None
+        try:
+            return await asyncio.to_thread(self._watermarks)
+        except Exception as error:
+            logger.warning("the watermarks of the archive cannot be read: %r", error)
+            return None
+
+    async def _compact(self, reader: JournalReader, state: StreamState, mark: int | None) -> None:
+        """Do for one stream what is due.  mark: its watermark, None when it is not followed."""
+        state.waits = ""
         newest = reader.status().next_seq - 1
-        if newest - state.snapshot_seq < self._settings.records_min:
+        end = newest if mark is None else mark
+        if end > newest:
+            # The watermarks were read first, and the archive has only what was committed.
+            raise JournalBroken(
+                f"stream {reader.stream}: the archive has its entries up to {end}, but the journal"
+                f" ends with entry {newest}: it has lost entries, or the lake belongs to another"
+                " journal."
+            )
+        if self._is_worth(end, state):
+            # Others may have put snapshots there or taken them away since the last time.
+            _look(reader, state)
+        if self._is_worth(end, state):
+            await _write_snapshot(reader, state, end)
+        elif self._is_worth(newest, state):
+            state.waits = f"it waits for the archive at {mark}"
+        if self._truncate is not None and mark is not None:
+            await self._forget(self._truncate, reader, state, mark)
+
+    def _is_worth(self, end: int, state: StreamState) -> bool:
+        return end - state.snapshot_seq >= self._settings.records_min
+
+    async def _forget(
+        self,
+        truncate: Callable[[str, int], Awaitable[None]],
+        reader: JournalReader,
+        state: StreamState,
+        mark: int,
+    ) -> None:
+        """Truncate the stream up to its older snapshot, if it is not yet and if that is safe."""
+        oldest = reader.status().oldest_seq
+        if state.older_seq < oldest:
             return
-        found = reader.load_snapshot()
-        state.snapshot_seq = found[0] if found is not None else 0
-        if newest - state.snapshot_seq < self._settings.records_min:
+        if state.snapshot_seq > mark:
+            state.waits = f"it waits for the archive at {mark}"
             return
-        kind = kind_of(reader.stream)
-        seq = await _newest_checkpoint(reader, kind, state.snapshot_seq)
-        if seq == 0:
-            return
-        machine, reached = await rebuild(reader, kind, seq)
-        assert reached == seq, f"the replay ended with entry {reached}, not {seq}"
-        body = dump(machine)
-        reader.save_snapshot(seq, body)
-        state.older_seq, state.snapshot_seq = state.snapshot_seq, seq
-        state.snapshot_bytes = len(body)
-        logger.info("%s: snapshot of entry %d, %d bytes", reader.stream, seq, len(body))
-        if self._settings.truncate and self._truncate is not None and state.older_seq:
-            await self._truncate(reader.stream, state.older_seq)
+        # What is forgotten cannot be had again: both snapshots are read once more before, and
+        # whatever others have done to them counts.
+        _look(reader, state)
+        if state.older_seq >= oldest and state.snapshot_seq <= mark:
+            await truncate(reader.stream, state.older_seq)
+            logger.info("%s: truncated up to entry %d", reader.stream, state.older_seq)
 
 
-async def _newest_checkpoint(reader: JournalReader, kind: str, after: int) -> int:
-    """The newest entry beyond `after` with a Checkpoint in it, 0 when there is none."""
+async def _write_snapshot(reader: JournalReader, state: StreamState, end: int) -> None:
+    """Keep the state at the newest recorded hash that is not beyond entry `end`."""
+    kind = kind_of(reader.stream)
+    seq = await _newest_checkpoint(reader, kind, state.snapshot_seq, end)
+    if seq == 0:
+        return
+    machine, reached = await rebuild(reader, kind, seq)
+    assert reached == seq, f"the replay ended with entry {reached}, not {seq}"
+    body = dump(machine)
+    reader.save_snapshot(seq, body)
+    state.older_seq, state.snapshot_seq = state.snapshot_seq, seq
+    state.snapshot_bytes = len(body)
+    logger.info("%s: snapshot of entry %d, %d bytes", reader.stream, seq, len(body))
+
+
+def _look(reader: JournalReader, state: StreamState) -> None:
+    """Learn which two snapshots are kept and verify."""
+    state.snapshot_seq = state.older_seq = 0
+    found = reader.load_snapshot()
+    if found is None:
+        return
+    state.snapshot_seq, state.snapshot_bytes = found[0], len(found[1])
+    try:
+        older = reader.load_snapshot(found[0] - 1)
+    except SnapshotBroken:
+        return  # the one before is damaged, and the newest is all there is to restart from
+    state.older_seq = older[0] if older is not None else 0
+
+
+async def _newest_checkpoint(reader: JournalReader, kind: str, after: int, up_to: int) -> int:
+    """The newest entry beyond `after`, but not beyond `up_to`, with a Checkpoint in it; else 0."""
     decode = KINDS[kind].decode
     newest, seq = 0, after
-    while entries := reader.read(seq + 1, SLICE_BYTES):
+    while seq < up_to and (entries := reader.read(seq + 1, SLICE_BYTES)):
         seq = entries[-1].seq
         for entry in reversed(entries):
-            if _CHECKPOINT_MARK in entry.body and any(
-                type(command) is Checkpoint for command in decode(entry.body).commands
+            if (
+                entry.seq <= up_to
+                and _CHECKPOINT_MARK in entry.body
+                and any(type(command) is Checkpoint for command in decode(entry.body).commands)
             ):
                 newest = entry.seq
                 break

@@ -18,7 +18,7 @@ from excore_ray.core.catalog import Catalog
 from excore_ray.core.ledger import Ledger
 from excore_ray.core.market import Market
 from excore_ray.core.snapshot import AnyMachine, load_catalog, load_ledger, load_market, state_hash
-from excore_ray.errors import JournalBroken
+from excore_ray.errors import JournalBroken, JournalForgotten, SnapshotBroken
 from excore_ray.storage.journal import JournalReader
 
 SLICE_BYTES = 256 * 1024  # some 10 ms of work
@@ -50,16 +50,28 @@ def kind_of(stream: str) -> str:
 class Replay:
     """A machine on its way through its stream.
 
-    machine: the state after entry `seq`; 0 before the first.  Begins with the newest snapshot, or,
-    when that lies beyond `to_seq`, at entry 1.
+    machine: the state after entry `seq`; 0 before the first.  Begins with the newest snapshot that
+    is not beyond `to_seq`, nor beyond `snapshot_seq_max` for one who goes on from there; at entry
+    1 when there is none.
+    Raises JournalForgotten when the state after `to_seq` cannot be rebuilt any more, and what
+    JournalReader.load_snapshot raises.
     """
 
-    def __init__(self, journal: JournalReader, kind: str, to_seq: int | None = None) -> None:
+    def __init__(
+        self,
+        journal: JournalReader,
+        kind: str,
+        to_seq: int | None = None,
+        snapshot_seq_max: int | None = None,
+    ) -> None:
+        assert to_seq is None or snapshot_seq_max is None, "either bound is enough"
         self._journal = journal
         self._kind = KINDS[kind]
         self._to_seq = to_seq
-        found = journal.load_snapshot()
-        if found is None or (to_seq is not None and found[0] > to_seq):
+        found = (
+            journal.load_snapshot(snapshot_seq_max) if to_seq is None else _load(journal, to_seq)
+        )
+        if found is None:
             self.machine, self.seq = self._kind.make(), 0
         else:
             self.seq = found[0]
@@ -97,6 +109,32 @@ class Replay:
                 raise
             self.seq = entry.seq
         return bool(entries)
+
+
+def _load(journal: JournalReader, to_seq: int) -> tuple[int, bytes] | None:
+    """The newest snapshot that leads to `to_seq`; JournalForgotten says what is to be had else."""
+    try:
+        return journal.load_snapshot(to_seq)
+    except SnapshotBroken as fault:
+        oldest = _oldest_snapshot(journal)
+        raise JournalForgotten(
+            f"stream {journal.stream}: the state after entry {to_seq} cannot be rebuilt any more,"
+            f" for its entries were truncated; the oldest that can be is the one after {oldest}."
+            " What happened before is told by the lake."
+        ) from fault
+
+
+def _oldest_snapshot(journal: JournalReader) -> int:
+    """The entry of the oldest snapshot that verifies.  Raises SnapshotBroken when none does."""
+    found = journal.load_snapshot()
+    oldest = 0
+    while found is not None:
+        oldest = found[0]
+        try:
+            found = journal.load_snapshot(oldest - 1)
+        except SnapshotBroken:
+            break
+    return oldest
 
 
 class Rebuilt(NamedTuple):

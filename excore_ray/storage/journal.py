@@ -20,6 +20,8 @@ from typing import Protocol
 
 import msgspec
 
+from excore_ray.errors import SnapshotBroken
+
 SNAPSHOTS_KEPT = 2  # so that one may turn out damaged
 
 
@@ -86,11 +88,13 @@ class JournalReader(Protocol):
         """
         ...
 
-    def load_snapshot(self) -> tuple[int, bytes] | None:
+    def load_snapshot(self, seq_max: int | None = None) -> tuple[int, bytes] | None:
         """(seq, body) of the newest snapshot that verifies; None when replay begins at entry 1.
 
+        seq_max: the entry whose state is to be rebuilt; a snapshot beyond it is as if it were not
+        there.  None for the newest entry.
         Raises SnapshotBroken when replay from 1 is impossible too, and JournalBroken when a
-        snapshot proves that the journal has lost entries.
+        snapshot that was looked at proves that the journal has lost entries.
         """
         ...
 
@@ -137,6 +141,25 @@ class Journal(JournalReader, Protocol):
         Cost: proportional to what is forgotten; another thread may append meanwhile.
         """
         ...
+
+
+def no_snapshot(stream: str, where: str, base_seq: int, seq_max: int | None) -> SnapshotBroken:
+    """What load_snapshot(seq_max) raises when nothing fits and entry `base_seq` was truncated.
+
+    where: the place in which snapshots are kept.
+    """
+    if seq_max is not None and seq_max < base_seq:
+        return SnapshotBroken(
+            f"stream {stream}: entries 1 to {base_seq} were truncated, so the state after entry"
+            f" {seq_max} cannot be rebuilt from {where}. Rebuild it from a backup of the stream"
+            " that was made before that; the journal itself is intact."
+        )
+    upper = "or later" if seq_max is None else f"to {seq_max}"
+    return SnapshotBroken(
+        f"stream {stream}: no snapshot in {where} that could be used verifies, and entries 1 to"
+        f" {base_seq} were truncated. Put back a snapshot of entry {base_seq} {upper} from a"
+        " backup; the journal itself is intact."
+    )
 
 
 def opened(journal: Journal) -> Opened:

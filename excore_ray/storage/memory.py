@@ -21,7 +21,7 @@ from excore_ray.errors import (
     StorageError,
     TruncateRefused,
 )
-from excore_ray.storage.journal import SNAPSHOTS_KEPT, Entry, JournalStatus
+from excore_ray.storage.journal import SNAPSHOTS_KEPT, Entry, JournalStatus, no_snapshot
 
 
 class MemoryDisk:
@@ -112,10 +112,18 @@ class MemoryReader:
         kept = {**self.disk.snapshots, seq: bytes(body)}
         self.disk.snapshots = {at: kept[at] for at in sorted(kept)[-SNAPSHOTS_KEPT:]}
 
-    def load_snapshot(self) -> tuple[int, bytes] | None:
+    def load_snapshot(self, seq_max: int | None = None) -> tuple[int, bytes] | None:
         """See JournalReader.load_snapshot."""
         self._refuse_after_failure()
-        return max(self.disk.snapshots.items(), default=None)
+        disk = self.disk
+        fitting = [
+            (seq, body)
+            for seq, body in disk.snapshots.items()
+            if seq >= disk.base_seq and (seq_max is None or seq <= seq_max)
+        ]
+        if not fitting and disk.base_seq:
+            raise no_snapshot(self.stream, "memory", disk.base_seq, seq_max)
+        return max(fitting, default=None)
 
     def status(self) -> JournalStatus:
         """See JournalReader.status."""

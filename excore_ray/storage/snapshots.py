@@ -64,9 +64,14 @@ class SnapshotFiles:
         """Where the snapshot after entry `seq` is, or would be."""
         return self.directory / f"{self.stream}.{seq:020d}.snapshot"
 
-    def valid(self) -> Iterator[Snapshot]:
-        """The snapshots that verify, newest first; the others are logged.  Reads lazily."""
+    def valid(self, seq_max: int | None = None) -> Iterator[Snapshot]:
+        """The snapshots that verify, newest first; the others are logged.  Reads lazily.
+
+        seq_max: those beyond it are not even read.
+        """
         for seq in self.numbers():
+            if seq_max is not None and seq > seq_max:
+                continue
             snapshot = self._read(seq)
             if isinstance(snapshot, Snapshot):
                 yield snapshot

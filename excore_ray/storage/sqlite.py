@@ -36,14 +36,13 @@ from excore_ray.errors import (
     JournalBroken,
     JournalFailed,
     JournalFull,
-    SnapshotBroken,
     SnapshotFailed,
     StorageError,
     TruncateRefused,
 )
 from excore_ray.storage import chain
 from excore_ray.storage import sqlite_file as file
-from excore_ray.storage.journal import SNAPSHOTS_KEPT, Entry, JournalStatus
+from excore_ray.storage.journal import SNAPSHOTS_KEPT, Entry, JournalStatus, no_snapshot
 from excore_ray.storage.ownership import OwnerLock, Ownership, take
 from excore_ray.storage.snapshots import Snapshot, SnapshotFiles, sync_directory
 
@@ -82,18 +81,14 @@ class SqliteReader:
             raise SnapshotFailed(f"stream {self.stream}: the entries after {seq} were truncated")
         self._snapshots.save(Snapshot(seq, mark.chain, body))
 
-    def load_snapshot(self) -> tuple[int, bytes] | None:
+    def load_snapshot(self, seq_max: int | None = None) -> tuple[int, bytes] | None:
         """See JournalReader.load_snapshot.  A newer snapshot that does not verify is logged."""
-        for snapshot in self._snapshots.valid():
+        for snapshot in self._snapshots.valid(seq_max):
             return snapshot.seq, snapshot.body
         with self._view() as db:
             base = file.read_base(db)
         if base.seq:
-            raise SnapshotBroken(
-                f"stream {self.stream}: no snapshot in {self._path.parent} verifies, and entries"
-                f" 1 to {base.seq} were truncated. Put back a snapshot of entry {base.seq} or"
-                " later from a backup; the journal itself is intact."
-            )
+            raise no_snapshot(self.stream, str(self._path.parent), base.seq, seq_max)
         return None
 
     def status(self) -> JournalStatus:

@@ -57,8 +57,8 @@ class FaultyJournal:
     def save_snapshot(self, seq: int, body: bytes) -> None:
         self.journal.save_snapshot(seq, body)
 
-    def load_snapshot(self) -> tuple[int, bytes] | None:
-        return self.journal.load_snapshot()
+    def load_snapshot(self, seq_max: int | None = None) -> tuple[int, bytes] | None:
+        return self.journal.load_snapshot(seq_max)
 
     def truncate(self, up_to: int) -> None:
         self.journal.truncate(up_to)

@@ -11,10 +11,12 @@ import logging
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from excore_ray.actors.compactor import Compactor, CompactorSettings
 from excore_ray.actors.host import ShellHost
 from excore_ray.actors.instance import DataLock
 from excore_ray.actors.ledger import open_ledger
@@ -24,7 +26,8 @@ from excore_ray.actors.wire import Endpoint
 from excore_ray.actors.wiring import make_secret, new_gateway_name, read_secret
 from excore_ray.core.commands import CreateShard
 from excore_ray.core.custodian import CustodianLimits
-from excore_ray.errors import SettingsError, WireClosed
+from excore_ray.errors import JournalFailed, SettingsError, TruncateRefused, WireClosed
+from excore_ray.storage.sqlite import read_sqlite
 
 ROOT = Path(__file__).parents[2]
 SHARD = CreateShard(0, 1)
@@ -74,6 +77,46 @@ def test_a_host_tells_where_it_serves_and_stops_in_order(tmp_path: Path) -> None
 
     asyncio.run(scenario())
     assert "ledger-0 serves epoch 2" in (tmp_path / "log" / "ledger-0.log").read_text()
+
+
+def test_a_host_truncates_its_journal_for_the_compactor(tmp_path: Path) -> None:
+    node = node_of(tmp_path)
+    make_secret(Path(node.secret))
+    reader = functools.partial(read_sqlite, Path(node.data))
+    host: ShellHost
+
+    async def truncate(stream: str, up_to: int) -> None:
+        assert stream == host.name
+        # A caller may have lost patience before, and asks again.
+        await asyncio.gather(*(host.truncate(up_to) for _ in range(3)))
+
+    def watermarks() -> dict[str, int]:
+        with closing(reader("ledger-0")) as journal:
+            return {"ledger-0": journal.status().next_seq - 1}
+
+    async def scenario() -> None:
+        nonlocal host
+        settings = CompactorSettings(records_min=1, truncate=True)
+        compactor = Compactor(lambda: ["ledger-0"], reader, settings, truncate, watermarks)
+        for incarnation in range(1, 6):
+            host = host_of(node)
+            with pytest.raises(WireClosed, match="ledger-0 does not serve yet"):
+                await host.truncate(0)
+            assert (await host.ready()).serves
+            # What the incarnation before has left: its epoch and, when it stopped, a state_hash.
+            await compactor.round()
+            state = compactor.states["ledger-0"]
+            assert (state.stopped, state.snapshot_seq > 0) == ("", incarnation > 1)
+            with closing(reader("ledger-0")) as journal:
+                assert journal.status().oldest_seq == state.older_seq + 1
+            with pytest.raises(TruncateRefused):
+                await host.truncate(state.older_seq + 1)
+            assert (await host.status())["epoch"] == incarnation
+            await host.stop(1)
+        with pytest.raises(JournalFailed, match="closed"):
+            await host.truncate(0)
+
+    asyncio.run(scenario())
 
 
 ENDING = """

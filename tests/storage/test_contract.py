@@ -10,6 +10,7 @@ from excore_ray.errors import (
     Fenced,
     JournalFailed,
     JournalForgotten,
+    SnapshotBroken,
     SnapshotFailed,
     TruncateRefused,
 )
@@ -180,6 +181,31 @@ def test_the_newest_of_the_saved_snapshots_is_loaded(place: Place) -> None:
     journal.save_snapshot(6, b"state 6")
     journal.save_snapshot(9, b"")
     assert place.open().load_snapshot() == (9, b"")
+
+
+# Snapshots are kept of entries 4 and 7.  The bound, and the entry whose snapshot is loaded.
+BOUNDS = [(None, 7), (100, 7), (7, 7), (6, 4), (4, 4), (3, None), (0, None)]
+
+
+@pytest.mark.parametrize(("seq_max", "expected"), BOUNDS)
+def test_the_newest_snapshot_that_is_not_beyond_an_entry_is_loaded(
+    place: Place, seq_max: int | None, expected: int | None
+) -> None:
+    journal = place.open()
+    put(journal, *[b"x"] * 9)
+    for seq in (2, 4, 7):
+        journal.save_snapshot(seq, b"state %d" % seq)
+    found = None if expected is None else (expected, b"state %d" % expected)
+    for reader in (journal, place.reader()):
+        assert reader.load_snapshot(seq_max) == found
+    # Where the journal does not begin at 1 any more, there must be one.
+    journal.truncate(4)
+    for reader in (journal, place.reader()):
+        if found is not None:
+            assert reader.load_snapshot(seq_max) == found
+            continue
+        with pytest.raises(SnapshotBroken, match=rf"{STREAM}: .* 1 to 4 .*after entry {seq_max} "):
+            reader.load_snapshot(seq_max)
 
 
 @pytest.mark.parametrize("seq", [0, 4, 100])

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from excore_ray.errors import Fenced, JournalForgotten, TruncateRefused
+from excore_ray.errors import Fenced, JournalForgotten, SnapshotBroken, TruncateRefused
 from excore_ray.storage.journal import Entry, opened
 from tests.storage.places import ALL, PLACES, run
 
@@ -109,6 +109,17 @@ class Machine(RuleBasedStateMachine):
         writer.save_snapshot(seq, body)
         self.snapshots[seq] = body
         self.snapshots = {at: self.snapshots[at] for at in sorted(self.snapshots)[-2:]}
+
+    @rule(data=st.data(), by_reader=st.booleans())
+    def load_snapshot(self, data: st.DataObject, by_reader: bool) -> None:
+        seq_max = data.draw(st.integers(0, len(self.entries) + 1))
+        reader = self.place.reader() if by_reader else self.journal
+        fitting = {at: body for at, body in self.snapshots.items() if at <= seq_max}
+        if self.base and not fitting:
+            with pytest.raises(SnapshotBroken):
+                reader.load_snapshot(seq_max)
+        else:
+            assert reader.load_snapshot(seq_max) == max(fitting.items(), default=None)
 
     @rule(data=st.data())
     def truncate(self, data: st.DataObject) -> None:

@@ -158,6 +158,18 @@ def test_a_damaged_one_is_passed_over_and_that_is_said(
     assert word in message
 
 
+def test_one_that_is_not_asked_for_is_not_read(
+    files: SnapshotFiles, caplog: pytest.LogCaptureFixture
+) -> None:
+    save(files, 5, 9)
+    flip(files.path(9), 8 * 95)
+    for seq_max, expected in ((8, [5]), (5, [5]), (4, []), (0, [])):
+        assert [snapshot.seq for snapshot in files.valid(seq_max)] == expected
+    assert not caplog.records
+    assert [snapshot.seq for snapshot in files.valid(9)] == [5]
+    assert len(caplog.records) == 1
+
+
 def test_one_of_another_history_is_passed_over(files: SnapshotFiles) -> None:
     save(files, 5)
     files.save(Snapshot(9, CHAIN[::-1], b"state of another history"))

@@ -153,6 +153,21 @@ def test_a_restart_without_its_newest_snapshots(
             assert journal.load_snapshot() is None
 
 
+def test_a_damaged_snapshot_that_a_rebuild_needs_is_told_with_what_to_put_back(
+    place: Path,
+) -> None:
+    filled(place)
+    with closing(open_sqlite(place, STREAM, owner=OWNER)) as journal:
+        journal.save_snapshot(20, b"older")
+        journal.save_snapshot(30, b"newer")
+        journal.truncate(20)
+    min(place.glob("*.snapshot")).write_bytes(b"damaged")
+    with closing(read_sqlite(place, STREAM)) as reader:
+        assert reader.load_snapshot() == (30, b"newer")
+        with pytest.raises(SnapshotBroken, match=r"1 to 20 were truncated.* entry 20 to 29 from a"):
+            reader.load_snapshot(29)
+
+
 def test_a_journal_shorter_than_its_snapshot_has_lost_entries(place: Path) -> None:
     filled(place, 10)
     copy = (place / f"{STREAM}.db").read_bytes()

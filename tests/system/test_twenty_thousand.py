@@ -38,6 +38,7 @@ SETTINGS = """
 [compactor]
 compact_s = 5.0
 records_min = 500
+truncate = false
 [shell]
 checkpoint_records = 200
 checkpoint_spacing = 20
