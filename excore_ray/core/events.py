@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import msgspec
 
+from excore_ray.core.commands import Leg
+
+TRADE, REFERRAL = "trade", "ref"  # the business of a leg's changes, and of a referrer's share
+
 
 class Event(msgspec.Struct, frozen=True, array_like=True, gc=False, tag_field="event"):
     """Base of all events."""
@@ -51,11 +55,28 @@ class OrderFinished(Event, frozen=True, tag="finished"):
     deal_fee: int
 
 
-class Posting(Event, frozen=True, tag="posting"):
-    """One change of one account.  change and balance (available + frozen after it) at prec_save.
+class LegPosted(Event, frozen=True, tag="leg"):
+    """The changes of one side of a deal: what was paid, what came and, unless it is 0, the fee.
 
-    business: "trade", "ref", or the caller's.  detail: for the caller's, JSON text; for a deal,
-    "" with the numbers in order_id, deal_id, price, amount and, on a fee row, fee_rate.
+    Told as one, because nearly all changes are of deals, and share all but a few numbers.
+    debit_asset: what was paid.  debit_balance, credit_balance: available + frozen of the two
+    accounts after all of it, at prec_save; until the fee the latter was higher by the fee.
+    """
+
+    time_us: int
+    market_no: int
+    leg: Leg
+    debit_asset: int
+    debit_balance: int
+    credit_balance: int
+
+
+class Posting(Event, frozen=True, tag="posting"):
+    """One change of one account, other than by a leg.
+
+    change and balance (available + frozen after it) at prec_save.
+    business: "ref", or the caller's.  detail: for the caller's, JSON text; for a referrer's share
+    "" with the numbers in market_no, order_id and deal_id.
     """
 
     user: int
@@ -69,6 +90,3 @@ class Posting(Event, frozen=True, tag="posting"):
     market_no: int = 0
     order_id: int = 0
     deal_id: int = 0
-    price: int = 0
-    amount: int = 0
-    fee_rate: int = -1

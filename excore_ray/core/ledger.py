@@ -11,19 +11,17 @@ Source: the RPC reference for balances; ARCHITECTURE.md for holds, entries and o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from excore_ray.core import commands as c
-from excore_ray.core.events import Posting
+from excore_ray.core.events import REFERRAL, LegPosted, Posting
 from excore_ray.core.machine import DONE, Machine
 from excore_ray.core.messages import Done
 from excore_ray.core.orders import ORDER_ID_STRIDE, Side, market_no_of
 from excore_ray.core.reasons import Reason, Refused
-
-TRADE, REFERRAL = "trade", "ref"
 
 # Looked up by name where it is hot: an enumeration's member costs three times as much.
 _SELL = Side.SELL
@@ -70,7 +68,7 @@ class Ledger(Machine):
     events: where it tells what happened, when somebody wants to know; see `Market`.
     """
 
-    def __init__(self, events: list[Posting] | None = None) -> None:
+    def __init__(self, events: list[LegPosted | Posting] | None = None) -> None:
         super().__init__()
         self.events = events
         self.shard = 0
@@ -255,7 +253,16 @@ class Ledger(Machine):
             link.received_money -= debit
             link.received_stock += received
         if self.events is not None:
-            self.events += _postings_of(self.time_us, leg, (given, paying), receiving)
+            self.events.append(
+                LegPosted(
+                    self.time_us,
+                    market_no,
+                    leg,
+                    given,
+                    paying.available + paying.frozen,
+                    receiving.available + receiving.frozen,
+                )
+            )
         if not hold.remaining:
             self._forget_hold(market_no, leg.order_id, hold)
 
@@ -339,40 +346,6 @@ class Ledger(Machine):
 def resting_key(user: int, market_no: int) -> int:
     """One integer for a user in a market: a dictionary of them is the cheapest to count in."""
     return user * ORDER_ID_STRIDE + market_no
-
-
-def _postings_of(
-    time_us: int, leg: c.Leg, paying: tuple[int, Account], receiving: Account
-) -> Iterator[Posting]:
-    """The changes one leg has made: what was paid, what came, the fee of it.
-
-    paying: the asset given and its account.  Both accounts are as they are after the leg.
-    """
-    asset, paid = paying
-    after = receiving.available + receiving.frozen
-    changes = [
-        (asset, -leg.debit, paid.available + paid.frozen, -1),
-        (leg.credit_asset, leg.credit, after + leg.fee, -1),
-    ]
-    if leg.fee:
-        changes.append((leg.credit_asset, -leg.fee, after, leg.fee_rate))
-    for moved, change, balance, fee_rate in changes:
-        yield Posting(
-            leg.user,
-            moved,
-            time_us,
-            TRADE,
-            change,
-            balance,
-            0,
-            "",
-            market_no_of(leg.order_id),
-            leg.order_id,
-            leg.deal_id,
-            leg.price,
-            leg.amount,
-            fee_rate,
-        )
 
 
 _NO_ACCOUNTS: dict[int, Account] = {}

@@ -16,10 +16,11 @@ import msgspec
 import pyarrow as pa
 
 from analytics.lake import SCHEMAS, FileEntry, Lake, Manifest, bars_of
-from excore_ray.actors.archive import Archive, ArchiveSettings
+from excore_ray.actors.archive import Archive
+from excore_ray.actors.plan import ArchiveSettings
 from excore_ray.core import commands as c
 from excore_ray.core.catalog import Catalog
-from excore_ray.core.events import OrderFinished, Posting
+from excore_ray.core.events import OrderFinished
 from excore_ray.core.orders import Side
 from excore_ray.core.snapshot import dump
 from excore_ray.core.specs import Asset, rules_of
@@ -29,6 +30,7 @@ from excore_ray.storage.memory import MemoryDisk, read_memory
 from tests.core import machines
 from tests.core.courier import Courier
 from tests.core.machines import START_US, cancel, put_limit, put_market, request_id, with_fees
+from tests.core.postings import Change
 
 BTC, USDT = 1, 2
 AT_ONCE = ArchiveSettings(age_s=0, idle_s=0)
@@ -228,7 +230,7 @@ def _posting_of_row(row: dict[str, Any]) -> tuple[Any, ...]:
     return row["user"], row["asset"], row["business"], change, balance, *ids
 
 
-def _posting(told: Posting) -> tuple[Any, ...]:
+def _posting(told: Change) -> tuple[Any, ...]:
     ids = told.order_id, told.deal_id, told.business_id
     return told.user, told.asset, told.business, told.change, told.balance, *ids
 

@@ -35,6 +35,11 @@ LARGEST = 10**38 - 1
         ([None, 5, None, -5, None, None, None, None, 7], 1, [None, "0.5", None, "-0.5"]
          + [None] * 4 + ["0.7"]),
         ([15, -15, None, 15], [0, 1, 2, 20], ["15", "-1.5", None, "0.00000000000000000015"]),
+        # As much as 64 bits hold, and one more; then what they hold at its own scale or not at all.
+        ([2**63 - 1, -(2**63)], 1, ["922337203685477580.7", "-922337203685477580.8"]),
+        ([2**63, -(2**63) - 1], 2, ["92233720368547758.08", "-92233720368547758.09"]),
+        ([2**62, 1, None], [6, 8, 8], ["4611686018427.387904", "0.00000001", None]),
+        ([2**63, None, 1], [8, 6, 6], ["92233720368.54775808", None, "0.000001"]),
     ],
 )  # fmt: skip
 def test_scaled_integers_become_quantities(
@@ -55,11 +60,16 @@ def test_scaled_integers_become_quantities(
         ([1, LARGEST + 1, 1], 20, ValueError, "reaches 10\\*\\*18"),
         ([10**400], 20, ValueError, "reaches 10\\*\\*18"),
         ([1, 10**18], [20, 0], ValueError, "reaches 10\\*\\*18"),
+        ([2**127], 20, ValueError, "reaches 10\\*\\*18"),
+        ([2**63 - 1], 0, ValueError, "reaches 10\\*\\*18"),
+        ([1, 2**63 - 1], [1, 0], ValueError, "reaches 10\\*\\*18"),
         ([1], 21, ValueError, "scale 21"),
         ([1], -1, ValueError, "scale -1"),
         ([1, 1], [0, 21], ValueError, "scale 21"),
         ([1, 1], [0], ValueError, "shorter"),
         ([1], [0, 1], ValueError, "longer"),
+        ([1, 1], [0, None], ValueError, "scale is null"),
+        ([1], [None], ValueError, "scale is null"),
         ([1.0], 0, TypeError, "is an int"),
         ([True], 0, TypeError, "is an int"),
         (["1"], 0, TypeError, "is an int"),
@@ -67,7 +77,7 @@ def test_scaled_integers_become_quantities(
     ],
 )
 def test_what_a_quantity_cannot_hold_is_refused(
-    values: list[Any], scale: int | list[int], error: type[Exception], why: str
+    values: list[Any], scale: Any, error: type[Exception], why: str
 ) -> None:
     with pytest.raises(error, match=why):
         decimal_array(values, scale)
@@ -89,6 +99,17 @@ def test_every_quantity_is_what_decimal_says(pairs: list[tuple[int | None, int]]
     array = decimal_array(values, scales)
     array.validate(full=True)
     assert array.to_pylist() == expected
+
+
+@given(st.lists(scaled()))
+def test_scales_may_come_as_a_dictionary(pairs: list[tuple[int | None, int]]) -> None:
+    values, scales = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    expected = decimal_array(values, scales)
+    # A dictionary may hold scales that nobody takes, and the same one twice.
+    dictionary = pa.array([*range(20, -1, -1), *range(21)], pa.int8())
+    places = [20 - scale if scale % 2 else 21 + scale for scale in scales]
+    encoded = pa.DictionaryArray.from_arrays(pa.array(places, pa.int32()), dictionary)
+    assert decimal_array(values, encoded).equals(expected)
 
 
 @pytest.mark.parametrize("seed", range(5))

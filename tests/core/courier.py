@@ -14,7 +14,7 @@ import msgspec
 from excore_ray.core import commands as c
 from excore_ray.core import messages as m
 from excore_ray.core.audit import check_conservation, check_ledger, check_market
-from excore_ray.core.events import Deal, Posting
+from excore_ray.core.events import Deal
 from excore_ray.core.ledger import Ledger
 from excore_ray.core.market import Market
 from excore_ray.core.orders import Side, order_id_of
@@ -24,6 +24,7 @@ from excore_ray.core.sharding import shard_of
 from excore_ray.core.snapshot import dump, load_ledger, load_market, state_hash
 from excore_ray.core.specs import MarketRules
 from tests.core.machines import START_US
+from tests.core.postings import Change, changes_of
 
 Record = TypeVar("Record", c.MarketRecord, c.LedgerRecord)
 
@@ -38,7 +39,7 @@ class Courier:
         self.market = Market(events=[])
         self.ledgers = [Ledger(events=[]) for _ in range(shards)]
         self.deals: list[Deal] = []
-        self.postings: list[Posting] = []
+        self.postings: list[Change] = []
         self.forced = False
         self._time_us = START_US
         self._number = 0
@@ -211,7 +212,7 @@ class Courier:
         self.deals += (event for event in self.market.events if isinstance(event, Deal))
         self.market.events.clear()
         for ledger in self.ledgers:
-            self.postings += ledger.events
+            self.postings += changes_of(ledger.events)
             ledger.events.clear()
 
 

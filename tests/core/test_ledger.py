@@ -9,11 +9,13 @@ import msgspec
 import pytest
 
 from excore_ray.core import commands as c
+from excore_ray.core.events import LegPosted
 from excore_ray.core.ledger import Ledger, resting_key
 from excore_ray.core.messages import Done
 from excore_ray.core.orders import order_id_of
 from excore_ray.core.reasons import Reason, Refused
 from tests.core.machines import MONEY, START_US, STOCK, new_ledger, update
+from tests.core.postings import changes_of
 
 ALICE, BOB = 1, 2
 A1, A2, A3, B1 = (order_id_of(n, 1) for n in (1, 2, 3, 4))
@@ -134,7 +136,8 @@ def test_a_deal_posts_its_rows_in_order(ledger: Ledger) -> None:
         c.Referral(8, STOCK, 1, B1, 9, True),
     )
     ledger.execute(settle(1, *entries, emitted=(-10 + 10 - 1 + 1, 1_000 - 5 - 1_000 + 5)))
-    rows = [(e.user, e.asset, e.business, e.change, e.balance, e.fee_rate) for e in ledger.events]
+    told = changes_of(ledger.events)
+    rows = [(e.user, e.asset, e.business, e.change, e.balance, e.fee_rate) for e in told]
     assert rows == [
         (ALICE, STOCK, "trade", -10, 0, -1),
         (ALICE, MONEY, "trade", 1_000, 1_000, -1),
@@ -145,12 +148,22 @@ def test_a_deal_posts_its_rows_in_order(ledger: Ledger) -> None:
         (7, MONEY, "ref", 5, 5, -1),
         (8, STOCK, "ref", 1, 1, -1),
     ]
-    causes = {(e.market_no, e.order_id, e.deal_id) for e in ledger.events}
+    causes = {(e.market_no, e.order_id, e.deal_id) for e in told}
     assert causes == {(1, A1, 9), (1, B1, 9)}
-    assert {(e.price, e.amount) for e in ledger.events[:6]} == {(100, 10)}
+    assert {(e.price, e.amount) for e in told[:6]} == {(100, 10)}
     assert ledger.fees == {MONEY: 15, STOCK: 0}
     assert ledger.holds == {1: {}}
     assert ledger.resting == {}
+
+
+def test_a_leg_is_told_as_one_with_the_balances_after_it(ledger: Ledger) -> None:
+    give(ledger, (ALICE, STOCK, 15), (ALICE, MONEY, 3))
+    ledger.execute(reserve((A1, ALICE, STOCK, 10)))
+    ledger.events.clear()
+    leg = sold(A1, 4, 400, fee=8)
+    ledger.execute(settle(1, leg, emitted=(-4, 400)))
+    # What is frozen still belongs to her: 15 - 4 are left of the stock, and 3 + 400 - 8 of money.
+    assert ledger.events == [LegPosted(START_US, 1, leg, STOCK, 11, 395)]
 
 
 def test_without_a_fee_there_is_no_fee_row(ledger: Ledger) -> None:
@@ -158,7 +171,7 @@ def test_without_a_fee_there_is_no_fee_row(ledger: Ledger) -> None:
     ledger.execute(reserve((A1, ALICE, STOCK, 10)))
     ledger.events.clear()
     ledger.execute(settle(1, sold(A1, 4, 400), emitted=(-4, 400)))
-    assert [(e.asset, e.change, e.balance) for e in ledger.events] == [
+    assert [(e.asset, e.change, e.balance) for e in changes_of(ledger.events)] == [
         (STOCK, -4, 6),
         (MONEY, 400, 400),
     ]
@@ -172,7 +185,7 @@ def test_a_self_trade_books_the_taker_before_the_maker(ledger: Ledger) -> None:
     ledger.events.clear()
     buys = msgspec.structs.replace(bought(A2, 5, 500, fee=1), user=ALICE)
     ledger.execute(settle(1, sold(A1, 5, 500, fee=2), buys))
-    assert [(e.asset, e.change, e.balance) for e in ledger.events] == [
+    assert [(e.asset, e.change, e.balance) for e in changes_of(ledger.events)] == [
         (STOCK, -5, 0),
         (MONEY, 500, 1_000),
         (MONEY, -2, 998),
