@@ -12,12 +12,15 @@ Source: the manifest as one commit point is the manner of Apache Iceberg and Del
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import io
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from itertools import chain
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from analytics.lake_compact_rows import Checked, KeyColumns
 from analytics.lake_manifest import (
     MANIFEST_NAME,
     RETIRED_SUFFIX,
@@ -59,7 +62,7 @@ _MEND = "restore it from a backup, or move the lake away and let the archive wri
 class Lake:
     """The lake at a directory path or fsspec URL; nothing is created before the first write.
 
-    One writer, any number of readers.  OSError, or what the remote store raises, goes through.
+    One writer, any number of readers.  OSError, a fault of the store, goes through.
     """
 
     def __init__(self, url: str) -> None:
@@ -75,7 +78,9 @@ class Lake:
             return decode(self._store.get(MANIFEST_NAME))
         except FileNotFoundError:
             return Manifest()
-        except (OSError, ValueError, RecursionError) as error:
+        except OSError as error:
+            raise LakeError(f"{self._where(MANIFEST_NAME)}: {error}") from error
+        except (ValueError, RecursionError) as error:
             raise LakeError(f"{self._where(MANIFEST_NAME)}: {error}; {_MEND}") from error
 
     def write(
@@ -107,7 +112,7 @@ class Lake:
         entries = []
         for date, of_date in _by_date(table, ordered):
             path = file_name(table, part, date, (first_seq, last_seq), compacted)
-            data = _parquet(table, of_date)
+            data = _parquet(table, _groups([of_date]))
             self._store.put(path, data)
             size = len(of_date), len(data)
             entries.append(FileEntry(table, path, part, date, first_seq, last_seq, *size))
@@ -120,7 +125,8 @@ class Lake:
         """
         try:
             data = self._store.get(entry.path)
-            rows = pq.ParquetFile(pa.BufferReader(data)).read()
+            source = pa.BufferReader(data)
+            rows = pq.ParquetFile(source, page_checksum_verification=True).read()
         except (OSError, pa.ArrowException) as error:
             raise LakeError(f"{self._where(entry.path)}: {error}; {_MEND}") from error
         if (len(data), len(rows)) != (entry.bytes, entry.rows):
@@ -129,6 +135,56 @@ class Lake:
         if not rows.schema.equals(SCHEMAS[entry.table]):
             raise LakeError(f"{self._where(entry.path)}: other columns than {entry.table} has now")
         return rows
+
+    def stream(self, entry: FileEntry, rows_max: int) -> Generator[pa.Table, None, None]:
+        """The rows of one file as `read` gives them, at most `rows_max` at a time.
+
+        LakeError when the file is gone, or not the one that was written, or a row is out of order
+        or belongs elsewhere; it may come after rows that were good.
+        Memory: the rows given, and one row group as it is encoded.
+        """
+        where = self._where(entry.path)
+        checked = Checked(entry.table, entry.date, (entry.first_seq, entry.last_seq))
+        try:
+            if found := self._other(entry):
+                raise ValueError(found)
+            with self._store.open(entry.path) as source:
+                file = pq.ParquetFile(source, pre_buffer=False, page_checksum_verification=True)
+                if not file.schema_arrow.equals(SCHEMAS[entry.table]):
+                    raise ValueError(f"other columns than {entry.table} has now")
+                batches = file.iter_batches(rows_max, use_threads=False)
+                yield from checked.each(pa.Table.from_batches([batch]) for batch in batches)
+            if checked.rows != entry.rows:
+                raise ValueError(f"{checked.rows} rows, not {entry.rows}")
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise LakeError(f"{where}: {error}; {_MEND}") from error
+
+    def write_merged(
+        self,
+        table: str,
+        part: int,
+        date: str,
+        seqs: tuple[int, int],
+        version: int,
+        batches: Iterable[pa.Table],
+    ) -> FileEntry:
+        """Write what live files hold between them as one file, to replace them by a commit.
+
+        seqs: the first and the last entry they cover.  version: of the manifest they are from.
+        batches: their rows in the order of SORT_KEYS[table], at least one.  The bytes are those
+        that `write` makes of the same rows, but memory holds one row group and what is compressed.
+        LakeError when a row is out of order, twice there, or belongs elsewhere; it, or whatever
+        `batches` raises, leaves no file.
+        """
+        path = file_name(table, part, date, seqs, version)
+        checked = Checked(table, date, seqs)
+        try:
+            data = _parquet(table, _groups(checked.each(batches)))
+            _expect_written(data, checked)
+        except ValueError as error:
+            raise LakeError(f"{self._where(path)}: {error}; nothing was written") from error
+        self._store.put(path, data)
+        return FileEntry(table, path, part, date, *seqs, checked.rows, len(data))
 
     def commit(
         self,
@@ -151,6 +207,8 @@ class Lake:
         added, removed = list(add), set(remove)
         moved = dict(watermarks or {})
         with self._store.lock():
+            # Asked for before the manifest is read: what is put in between is then in the way.
+            stored_as = self._store.version(MANIFEST_NAME)
             stored = self.manifest()
             if stored.version != base.version:
                 raise StaleManifest(
@@ -176,7 +234,11 @@ class Lake:
             self._expect(added)
             for entry in removed:
                 self._store.put(entry.path + RETIRED_SUFFIX, b"")
-            self._store.put(MANIFEST_NAME, data)
+            if not self._store.put_if(MANIFEST_NAME, data, stored_as):
+                raise StaleManifest(
+                    f"{self._where(MANIFEST_NAME)}: another writer has put version"
+                    f" {manifest.version}; read it and begin again"
+                )
         return manifest
 
     def sweep(self, grace_s: float, now_s: float) -> list[str]:
@@ -204,10 +266,15 @@ class Lake:
     def _expect(self, added: Iterable[FileEntry]) -> None:
         """LakeError unless each file is there as it was written."""
         for entry in added:
-            size = self._store.size(entry.path)
-            if size != entry.bytes:
-                found = "it is gone" if size is None else f"{size} bytes, not {entry.bytes}"
+            if found := self._other(entry):
                 raise LakeError(f"{self._where(entry.path)}: {found}; write it again")
+
+    def _other(self, entry: FileEntry) -> str:
+        """What is there in place of the file, "" when it has the size it should have."""
+        size = self._store.size(entry.path)
+        if size == entry.bytes:
+            return ""
+        return "it is gone" if size is None else f"{size} bytes, not {entry.bytes}"
 
     def _where(self, path: str) -> str:
         return f"{self.url}/{path}"
@@ -238,18 +305,57 @@ def _by_date(table: str, rows: pa.Table) -> Iterator[tuple[str, pa.Table]]:
         yield date.isoformat(), rows.filter(pc.equal(dates, date)).combine_chunks()
 
 
-def _parquet(table: str, rows: pa.Table) -> bytes:
-    """The rows as a Parquet file; the same rows make the same bytes."""
+def _groups(batches: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The same rows, GROUP_ROWS_MAX at a time, whatever they came in; the last may be fewer."""
+    waiting: list[pa.Table] = []
+    count = 0
+    for rows in batches:
+        waiting.append(rows)
+        count += len(rows)
+        if count >= GROUP_ROWS_MAX:
+            whole = pa.concat_tables(waiting)
+            while count >= GROUP_ROWS_MAX:
+                yield whole.slice(len(whole) - count, GROUP_ROWS_MAX).combine_chunks()
+                count -= GROUP_ROWS_MAX
+            waiting = [whole.slice(len(whole) - count)]
+    if count:
+        yield pa.concat_tables(waiting).combine_chunks()
+
+
+def _parquet(table: str, groups: Iterator[pa.Table]) -> bytes:
+    """The row groups as a Parquet file; the same rows make the same bytes.
+
+    ValueError when there is none.  The checksums let a page that went bad be seen before a
+    compaction writes it again as good.
+    """
+    first = next(groups, None)
+    if first is None:
+        raise ValueError("no rows")
     schema = SCHEMAS[table]
-    distinct = {"ndv": min(len(rows), GROUP_ROWS_MAX), "fpp": _BLOOM_FALSE_SHARE}
+    distinct = {"ndv": len(first), "fpp": _BLOOM_FALSE_SHARE}
     order = [pq.SortingColumn(schema.get_field_index(key)) for key in SORT_KEYS[table]]
-    sink = pa.BufferOutputStream()
-    pq.write_table(
-        rows,
+    # Unlike a buffer of Arrow's, this one gives its bytes away without a copy.
+    sink = io.BytesIO()
+    with pq.ParquetWriter(
         sink,
-        row_group_size=GROUP_ROWS_MAX,
+        schema,
         compression="zstd",
+        write_page_checksum=True,
         sorting_columns=order,
         bloom_filter_options=dict.fromkeys(BLOOM_COLUMNS[table], distinct),
+    ) as writer:
+        for group in chain([first], groups):
+            writer.write_table(group, row_group_size=GROUP_ROWS_MAX)
+    return sink.getvalue()
+
+
+def _expect_written(data: bytes, checked: Checked) -> None:
+    """ValueError unless the file has as many rows as were checked, and the same at its ends."""
+    file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+    rows, keys = file.metadata.num_rows, SORT_KEYS[checked.table]
+    first, last = (
+        file.read_row_group(n, columns=keys) for n in (0, file.metadata.num_row_groups - 1)
     )
-    return bytes(sink.getvalue())
+    found = KeyColumns(checked.table, first)[0], KeyColumns(checked.table, last)[len(last) - 1]
+    if (rows, *found) != (checked.rows, checked.first, checked.last):
+        raise ValueError(f"{checked.rows} rows became {rows}, or others at the ends: {found}")
