@@ -10,9 +10,9 @@ Times are TIMESTAMPTZ in UTC; a column called user must be quoted in DuckDB ("us
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from importlib.resources import files
-from typing import Any
+from typing import Any, Protocol
 
 import duckdb
 import fsspec.core  # type: ignore[import-untyped]
@@ -20,12 +20,15 @@ import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
 
 from analytics.lake import SCHEMAS, Lake, LakeError, Manifest
+from analytics.lake_schema import PART_NAMES
 
 # In the order in which they need each other: a macro is checked when it is made.
 QUESTIONS = (
-    "bucket first_deal newest_deal total bars_1m kline status status_today deal_sides"
-    " user_deals order_deals finished finished_detail balance_history deals_after"
+    "bucket total buckets bars_1m kline status status_today deal_sides"
+    " user_deals order_deals finished finished_detail balance_history deals_after fee_revenue"
 ).split()
+
+Dates = tuple[str, str] | None
 
 # Nothing is fetched from a network: what this needs is part of DuckDB's own library.
 _CONFIG: dict[str, str | bool | int | float | list[str]] = {
@@ -59,17 +62,17 @@ def connect(url: str) -> duckdb.DuckDBPyConnection:
     A lake without files, or none at all, gives empty views.  Use `connection.cursor()` in other
     threads.  LakeError names a manifest or file that cannot be read.
     """
-    connection = duckdb.connect(config=_CONFIG)
-    try:
-        connection.execute("SET GLOBAL TimeZone = 'UTC'")
-        refresh(connection, url)
-        for question in QUESTIONS:
-            text = files("analytics").joinpath("sql", f"{question}.sql").read_text("utf-8")
-            connection.execute(text)
-    except BaseException:
-        connection.close()
-        raise
+    connection, _ = _connect(url, None)
     return connection
+
+
+def connect_bare(url: str) -> tuple[duckdb.DuckDBPyConnection, str]:
+    """A DuckDB like that of `connect` whose views are empty, and the root of the lake for it.
+
+    For one who names the files of each question, see `Scope`.  The root stands before the path
+    of a file.  LakeError when the lake lies where it cannot be asked.
+    """
+    return _connect(url, Manifest())
 
 
 def refresh(connection: duckdb.DuckDBPyConnection, url: str) -> None:
@@ -78,8 +81,92 @@ def refresh(connection: duckdb.DuckDBPyConnection, url: str) -> None:
     All change together; a question that runs meanwhile in another cursor keeps what it saw.
     LakeError names a manifest or file that cannot be read, and then nothing has changed.
     """
-    manifest = Lake(url).manifest()
-    root = _root(connection, url)
+    _show(connection, Lake(url).manifest(), _root(connection, url))
+
+
+class Scope(Protocol):
+    """Which rows a question looks at.  Dates are the UTC dates of files, YYYY-MM-DD."""
+
+    def tables(
+        self, *tables: str, parts: Collection[int], dates: Dates = None, tail: bool = True
+    ) -> str:
+        """What stands before a question so that `tables` hold these rows: "", or WITH ... .
+
+        parts: numbers of markets, for "balances" of shards; none for all.  dates: the first and
+        the last, both included; None for all.  tail: whether rows that are in no file yet belong
+        to it.  There may be more rows than that.
+        """
+
+    def dates(self, table: str, parts: Collection[int]) -> Sequence[str] | None:
+        """The dates of the files, sorted; None when the question must not be cut by dates."""
+
+    def shards_of(self, user: int) -> Collection[int]:
+        """The shards that may keep the user; none for all."""
+
+
+class _Whole:
+    """All that the views of a connection show."""
+
+    def tables(
+        self, *tables: str, parts: Collection[int], dates: Dates = None, tail: bool = True
+    ) -> str:
+        """See Scope."""
+        return ""
+
+    def dates(self, table: str, parts: Collection[int]) -> Sequence[str] | None:
+        """See Scope."""
+        return None
+
+    def shards_of(self, user: int) -> Collection[int]:
+        """See Scope."""
+        return ()
+
+
+WHOLE: Scope = _Whole()
+
+
+def newest_first(
+    scope: Scope, table: str, parts: Collection[int], between: tuple[str | None, str | None]
+) -> Iterator[tuple[Dates, bool]]:
+    """Windows of dates from the newest to the oldest, each twice as long, for Scope.tables.
+
+    between: the first and the last date wanted, None for any.  Only the first window has the
+    tail, whose rows are mostly newer than any file.  Without dates there is one window of all.
+    """
+    found = scope.dates(table, parts)
+    if found is None:
+        yield None, True
+        return
+    first, last = between
+    dates = [d for d in found if (first is None or d >= first) and (last is None or d <= last)]
+    end, step = len(dates), 1
+    nothing = ("", "")
+    while True:
+        begin = max(0, end - step)
+        yield ((dates[begin], dates[end - 1]) if end else nothing), end == len(dates)
+        end, step = begin, 2 * step
+        if not end:
+            return
+
+
+def _connect(url: str, manifest: Manifest | None) -> tuple[duckdb.DuckDBPyConnection, str]:
+    """A DuckDB that shows a manifest, the newest by default, and the root of the lake for it."""
+    connection = duckdb.connect(config=_CONFIG)
+    try:
+        connection.execute("SET GLOBAL TimeZone = 'UTC'")
+        root = _root(connection, url)
+        _show(connection, Lake(url).manifest() if manifest is None else manifest, root)
+        for question in QUESTIONS:
+            text = files("analytics").joinpath("sql", f"{question}.sql").read_text("utf-8")
+            connection.execute(text)
+    except BaseException:
+        connection.close()
+        raise
+    return connection, root
+
+
+def _show(connection: duckdb.DuckDBPyConnection, manifest: Manifest, root: str) -> None:
+    """Makes the views show the files of a manifest."""
     connection.begin()
     try:
         _make_tables(connection, manifest, root)
@@ -192,32 +279,34 @@ def _insert(
 
 def _view(table: str, manifest: Manifest, root: str) -> str:
     """The statement that makes the view of `table` over the live files."""
-    part = "shard" if table == "balances" else "market"
+    names = {PART_NAMES["deals"]: {each["market"]: each["name"] for each in manifest.markets}}
+    if table == "balances":
+        names["asset"] = {each["asset_id"]: each["name"] for each in manifest.assets}
+    named = [f"{_name_of(number, known)} AS {number}" for number, known in names.items()]
+    paths = [f"{root}/{entry.path}" for entry in manifest.files if entry.table == table]
+    return (
+        f"CREATE OR REPLACE VIEW {table} AS SELECT {', '.join([*columns_of(table), *named])}, date"
+        f" FROM {source_of(table, paths)}"
+    )
+
+
+def columns_of(table: str) -> list[str]:
+    """What a view of `table` selects from its files, besides names and the date."""
+    part = PART_NAMES[table]
     columns = [
         f'"{field.name}" AS "{_RENAMED.get((table, field.name), field.name)}"'
         for field in SCHEMAS[table]
     ]
-    market = '"market"'
-    names = [_name_of(market, {each["market"]: each["name"] for each in manifest.markets})]
-    if table == "balances":
-        assets = {each["asset_id"]: each["name"] for each in manifest.assets}
-        columns += ["shard"]
-        names += [_name_of('"asset"', assets)]
-    else:
-        columns += ["market AS market_no"]
-    return (
-        f"CREATE OR REPLACE VIEW {table} AS SELECT {', '.join([*columns, *names])}, date"
-        f" FROM {_source(table, part, manifest, root)}"
-    )
+    return [*columns, part if table == "balances" else f"{part} AS market_no"]
 
 
 def _name_of(number: str, names: dict[int, str]) -> str:
-    """The current name of what the column `number` says, under the column's own name.
+    """The current name of what the column `number` says.
 
     A place in a constant list and no join: so a filter by name still leaves files unopened, and
     nothing is looked up when the name is not asked for.
     """
-    return f"({_list_of(names)})[{number}] AS {number}"
+    return f'({_list_of(names)})["{number}"]'
 
 
 def _market_number(manifest: Manifest) -> str:
@@ -239,9 +328,9 @@ def _list_of(names: dict[int, str]) -> str:
     return f"[{listed}]::VARCHAR[]"
 
 
-def _source(table: str, part: str, manifest: Manifest, root: str) -> str:
-    """The live files of `table`, or no rows of the same types when there are none."""
-    paths = [f"{root}/{entry.path}" for entry in manifest.files if entry.table == table]
+def source_of(table: str, paths: Sequence[str]) -> str:
+    """The files of `table` at these paths, or no rows of the same types when there are none."""
+    part = PART_NAMES[table]
     if paths:
         listed = ", ".join(_text(path) for path in paths)
         return (

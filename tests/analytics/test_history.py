@@ -9,7 +9,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from analytics import history, warehouse
+from analytics import history, market_data, warehouse
 from analytics.history_rows import (
     BalanceChange,
     FinishedOrder,
@@ -248,7 +248,7 @@ def test_fields_of_a_public_deal(connection: duckdb.DuckDBPyConnection) -> None:
 def test_status_is_a_rolling_window(
     connection: duckdb.DuckDBPyConnection, period_s: int, now_s: int, expected: str
 ) -> None:
-    rolling = history.status(connection, 1, period_s, now_s)
+    rolling = market_data.status(connection, 1, period_s, now_s)
     assert rolling == Status(*map(Decimal, expected.split()))
 
 
@@ -266,13 +266,13 @@ def test_status_is_a_rolling_window(
 def test_status_of_today_begins_at_midnight(
     connection: duckdb.DuckDBPyConnection, market: int, now_s: int, expected: str
 ) -> None:
-    today = history.status_today(connection, market, now_s)
+    today = market_data.status_today(connection, market, now_s)
     assert today == StatusToday(*map(Decimal, expected.split()))
 
 
 def test_a_market_without_a_deal(connection: duckdb.DuckDBPyConnection) -> None:
-    assert history.status(connection, 2, 60, 100) == Status(*[Decimal(0)] * 7)
-    assert history.kline(connection, 2, Span(0, 1000), 60) == []
+    assert market_data.status(connection, 2, 60, 100) == Status(*[Decimal(0)] * 7)
+    assert market_data.kline(connection, 2, Span(0, 1000), 60) == []
 
 
 def test_questions_of_several_threads_use_cursors(connection: duckdb.DuckDBPyConnection) -> None:

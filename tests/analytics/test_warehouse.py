@@ -12,7 +12,7 @@ import duckdb
 import fsspec.core
 import pytest
 
-from analytics import history, warehouse
+from analytics import history, market_data, warehouse
 from analytics.history_rows import Span
 from analytics.lake import FileEntry, Lake, LakeError, MarketEntry
 from tests.analytics.filled_lake import MARKETS, deal, flush, lake_of_deals
@@ -99,7 +99,7 @@ def test_a_lake_without_files_has_empty_views_of_the_same_types(lake: Lake, tmp_
         assert empty.execute(f"SELECT count(*) FROM {view}").fetchall() == [(0,)]
         shape = f"SELECT column_name, column_type FROM (DESCRIBE {view})"
         assert empty.execute(shape).fetchall() == full.execute(shape).fetchall()
-    assert history.kline(empty, 1, Span(0, 1000), 60) == []
+    assert market_data.kline(empty, 1, Span(0, 1000), 60) == []
     assert history.finished_detail(empty, 8193) is None
     assert not (tmp_path / "none").exists()
 
@@ -214,4 +214,6 @@ def test_a_lake_behind_fsspec(lake: Lake, tmp_path: Path) -> None:
 def test_every_question_is_loaded() -> None:
     folder = files("analytics").joinpath("sql")
     found = {Path(each.name).stem for each in folder.iterdir() if each.name.endswith(".sql")}
-    assert found == set(warehouse.QUESTIONS)
+    # What begins so belongs to checks.py, which makes it for a while on a cursor of its own.
+    questions = {name for name in found if not name.startswith("check_")}
+    assert questions == set(warehouse.QUESTIONS)

@@ -16,14 +16,14 @@ from typing import Any
 import duckdb
 import pytest
 
-from analytics import history, warehouse
+from analytics import market_data, warehouse
 from analytics.history_rows import Bar, Span
 from tests.analytics.filled_lake import deal, flush, lake_of_deals
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "kline"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 DAY_S = 86_400
-INTERVALS = [1, 5, 7200, 30, 60, 90, 100, 300, 3600, DAY_S, history.WEEK_S, history.MONTH_S]
+INTERVALS = [1, 5, 7200, 30, 60, 90, 100, 300, 3600, DAY_S, market_data.WEEK_S, market_data.MONTH_S]
 
 
 @pytest.fixture(scope="module")
@@ -55,14 +55,14 @@ def test_klines_of_real_trades(
     assert got == expected
     if market == 1 and not from_deals:
         span = Span(expected[0][0], expected[-1][0])
-        assert history.kline(btc, 1, span, interval_s) == expected
+        assert market_data.kline(btc, 1, span, interval_s) == expected
 
 
 def bucket_of(at: datetime, interval_s: int) -> datetime:
     """The start of the bucket, by the calendar."""
-    if interval_s == history.MONTH_S:
+    if interval_s == market_data.MONTH_S:
         return at.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-    if interval_s == history.WEEK_S:
+    if interval_s == market_data.WEEK_S:
         monday = at - timedelta(days=at.weekday())
         return monday.replace(hour=0, minute=0, second=0, microsecond=0)
     return at - (at - EPOCH) % timedelta(seconds=interval_s)
@@ -70,7 +70,7 @@ def bucket_of(at: datetime, interval_s: int) -> datetime:
 
 def bucket_after(bucket: datetime, interval_s: int) -> datetime:
     """The start of the next bucket, by the calendar."""
-    if interval_s == history.MONTH_S:
+    if interval_s == market_data.MONTH_S:
         return (bucket + timedelta(days=31)).replace(day=1)
     return bucket + timedelta(seconds=interval_s)
 
@@ -130,7 +130,7 @@ def test_klines_are_those_of_the_naive_oracle(tmp_path: Path, seed: int) -> None
         for asked_s in {interval_s, 60 * interval_s} & set(INTERVALS):
             span = Span(start_s, end_s)
             expected = naive_kline(deals, span, asked_s)
-            got = history.kline(connection, 1, span, asked_s)
+            got = market_data.kline(connection, 1, span, asked_s)
             assert as_fractions(got) == expected, (span, asked_s)
             raw, rolled = (
                 connection.execute(
@@ -146,11 +146,11 @@ def test_klines_are_those_of_the_naive_oracle(tmp_path: Path, seed: int) -> None
 @pytest.mark.parametrize(
     ("at", "interval_s", "bucket"),
     [
-        ("2024-03-04T00:00:00", history.WEEK_S, "2024-03-04T00:00:00"),  # a Monday
-        ("2024-03-03T23:59:59", history.WEEK_S, "2024-02-26T00:00:00"),
-        ("1970-01-02T00:00:00", history.WEEK_S, "1969-12-29T00:00:00"),
-        ("2024-02-29T23:59:59", history.MONTH_S, "2024-02-01T00:00:00"),
-        ("2024-03-01T00:00:00", history.MONTH_S, "2024-03-01T00:00:00"),
+        ("2024-03-04T00:00:00", market_data.WEEK_S, "2024-03-04T00:00:00"),  # a Monday
+        ("2024-03-03T23:59:59", market_data.WEEK_S, "2024-02-26T00:00:00"),
+        ("1970-01-02T00:00:00", market_data.WEEK_S, "1969-12-29T00:00:00"),
+        ("2024-02-29T23:59:59", market_data.MONTH_S, "2024-02-01T00:00:00"),
+        ("2024-03-01T00:00:00", market_data.MONTH_S, "2024-03-01T00:00:00"),
         ("2024-12-31T12:00:00", DAY_S, "2024-12-31T00:00:00"),
     ],
 )
@@ -163,7 +163,7 @@ def test_weeks_begin_on_monday_and_months_on_the_first(
     )
     lake_of_deals(tmp_path, [deal(1, at_s * 1_000_000 + 999_999, "5", "1")])
     connection = warehouse.connect(str(tmp_path))
-    [bar] = history.kline(connection, 1, Span(at_s, at_s), interval_s)
+    [bar] = market_data.kline(connection, 1, Span(at_s, at_s), interval_s)
     assert (bar.time, bar.volume) == (bucket_s, 1)
 
 
@@ -173,10 +173,10 @@ def test_totals_above_the_type_are_exact(tmp_path: Path) -> None:
     deals.append(deal(4, 61_000_000 * 4, dust, "1"))
     lake_of_deals(tmp_path, deals, cuts=[2])
     connection = warehouse.connect(str(tmp_path))
-    [bar] = history.kline(connection, 1, Span(0, 0), 3600)
-    assert str(bar.volume) == "3000000000000000000.99999997000000000000"
+    [bar] = market_data.kline(connection, 1, Span(0, 0), 3600)
+    assert str(bar.volume) == "3000000000000000000.99999997"
     assert str(bar.amount) == "2999999999999999999.99999997000000000001"
-    now = history.status(connection, 1, 3600, 3600)
+    now = market_data.status(connection, 1, 3600, 3600)
     assert (now.volume, now.deal) == (bar.volume, bar.amount)
     # What does not fit is never rounded: the plain column is an error, loud and only if asked for.
     with pytest.raises(duckdb.Error, match=r"(?i)out of range|could not cast"):
@@ -188,19 +188,20 @@ def test_a_kline_of_too_many_rows_is_refused_before_it_is_made(tmp_path: Path) -
     lake_of_deals(tmp_path, [deal(1, 30 * second, "1", "1"), deal(2, 99 * second, "1", "1")])
     connection = warehouse.connect(str(tmp_path))
     # Clipped to the first deal, in second 30: 30 to 39 are ten rows.
-    assert len(history.kline(connection, 1, Span(0, 39), 1, rows_max=10)) == 10
-    with pytest.raises(history.TooManyRows, match="11 rows, more than 10"):
-        history.kline(connection, 1, Span(0, 40), 1, rows_max=10)
-    assert history.kline(connection, 1, Span(0, 29), 1, rows_max=10) == []
-    assert history.kline(connection, 3, Span(0, 10**9), 1, rows_max=10) == []
-    months = history.kline(connection, 1, Span(0, 365 * DAY_S - 1), history.MONTH_S, rows_max=12)
+    assert len(market_data.kline(connection, 1, Span(0, 39), 1, rows_max=10)) == 10
+    with pytest.raises(market_data.TooManyRows, match="11 rows, more than 10"):
+        market_data.kline(connection, 1, Span(0, 40), 1, rows_max=10)
+    assert market_data.kline(connection, 1, Span(0, 29), 1, rows_max=10) == []
+    assert market_data.kline(connection, 3, Span(0, 10**9), 1, rows_max=10) == []
+    year = Span(0, 365 * DAY_S - 1)
+    months = market_data.kline(connection, 1, year, market_data.MONTH_S, rows_max=12)
     assert len(months) == 12
-    with pytest.raises(history.TooManyRows, match="13 rows, more than 12"):
-        history.kline(connection, 1, Span(0, 365 * DAY_S), history.MONTH_S, rows_max=12)
+    with pytest.raises(market_data.TooManyRows, match="13 rows, more than 12"):
+        market_data.kline(connection, 1, Span(0, 365 * DAY_S), market_data.MONTH_S, rows_max=12)
 
 
 @pytest.mark.parametrize("interval_s", [-60, 0, 7, 61, 86_399, 172_800, 604_801])
 def test_an_interval_that_fits_nothing_is_refused(tmp_path: Path, interval_s: int) -> None:
     connection = warehouse.connect(str(tmp_path / "none"))
     with pytest.raises(ValueError, match=f"interval {interval_s}"):
-        history.kline(connection, 1, Span(0, 10), interval_s)
+        market_data.kline(connection, 1, Span(0, 10), interval_s)
