@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
+from analytics import cli
 from api.client import DEADLINE_MAX_S, Client, ExcoreRpcError, NoAnswer
 from excore_ray.actors.replay import kind_of, replay
 from excore_ray.core.audit import check_catalog, check_ledger, check_market
@@ -44,11 +45,13 @@ app = typer.Typer(
 )
 keys_app = typer.Typer(no_args_is_help=True, help="API credentials: add, list, revoke.")
 app.add_typer(keys_app, name="keys")
+lake_app = typer.Typer(
+    no_args_is_help=True, help="The lake of Parquet files: look at it, check it."
+)
+app.add_typer(lake_app, name="lake")
 
-DataOption = Annotated[
-    str | None,
-    typer.Option("--data", help="The data directory.  [EXCORE_DATA, default ./data]"),
-]
+DATA_HELP = "The data directory.  [EXCORE_DATA, default ./data]"
+DataOption = Annotated[str | None, typer.Option("--data", help=DATA_HELP)]
 UrlOption = Annotated[
     str | None,
     typer.Option("--url", help="Where the exchange serves; default: the one on --data."),
@@ -96,7 +99,7 @@ def status(data: DataOption = None, url: UrlOption = None) -> None:
     with _failures(), _client(data, url) as client:
         found = client.call("exchange.status")
     table = Table("actor", "name", "node", "pid", "epoch", "next seq", "MB", "figures", box=None)
-    shown = [found["catalog"], *found["shards"], *found["markets"]]
+    shown = [found["catalog"], *found["shards"], *found["markets"], found["archive"]]
     for one in shown:
         table.add_row(*_status_row(one))
     out.print(table)
@@ -187,6 +190,16 @@ def keys_revoke(
     with _failures(), _client(data, url) as client:
         client.call("keys.revoke", key)
     out.print(f"{key} is revoked")
+
+
+def _lake_of(data: str | None) -> str:
+    with _failures():
+        return str(_places(data).lake)
+
+
+LAKE = cli.Root("excore", "excore lake", typer.Option(None, "--data", help=DATA_HELP), _lake_of)
+cli.add_questions(app, LAKE)
+cli.add_care(lake_app, LAKE)
 
 
 def main() -> None:
