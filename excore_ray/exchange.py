@@ -24,6 +24,7 @@ from excore_ray.core.custodian import market_name
 from excore_ray.core.lease import CatalogLease
 from excore_ray.core.messages import Answer, Ask, WireMessage, decode, encode
 from excore_ray.core.names import Names
+from excore_ray.core.questions import ARCHIVE
 from excore_ray.core.reasons import Reason, Refused
 from excore_ray.core.registrar import CATALOG
 from excore_ray.core.routing import Router, RouterLimits
@@ -173,6 +174,10 @@ class Exchange:
         """Ask every ledger shard; answers in the order of the shards, none without a catalog."""
         asked = [self._ask(shard_name(shard), ask) for shard in range(self._shards)]
         return list(await asyncio.gather(*asked))
+
+    def ask_archive(self, ask: Ask) -> asyncio.Future[Answer]:
+        """Ask what happened: the archive answers from files and from what is not yet in one."""
+        return self._ask(ARCHIVE, ask)
 
     def ask_catalog(self, ask: Ask) -> asyncio.Future[Answer]:
         """Ask the catalog."""

@@ -52,6 +52,7 @@ class Places:
         self.data = data
         self.journals = data / "journals"
         self.logs = data / "logs"
+        self.lake = data / "lake"
         self.secret = data / "cluster.secret"
         self.admin = data / "admin.json"  # the generated admin credential
         self.running = data / "running.json"  # where the exchange serves while it runs
@@ -165,6 +166,7 @@ def _plan(settings: Settings, places: Places) -> ClusterSettings:
         gateways=settings.gateways,
         shards=settings.shards,
         compactor=settings.compactor,
+        lake=msgspec.structs.replace(settings.lake, url=settings.lake.url or str(places.lake)),
     )
 
 

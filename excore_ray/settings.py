@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from excore_ray.actors.compactor import CompactorSettings
-from excore_ray.actors.plan import HttpLimits
+from excore_ray.actors.plan import HttpLimits, LakeSettings
 from excore_ray.actors.shell import ShellSettings
 from excore_ray.core.custodian import CustodianLimits
 from excore_ray.core.shardlink import SequencerLimits
@@ -24,6 +24,7 @@ from excore_ray.errors import SettingsError
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 PORT_MAX = 65_535
+MAY_BE_ZERO = {"lake.keep_days", "lake.niceness"}
 VARIABLES = {
     "EXCORE_HOST": "host",
     "EXCORE_PORT": "port",
@@ -41,7 +42,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     the port.  shards: of the ledger, fixed when the data directory is created.
     api_key, api_secret: the first admin credential; never from the file, which is read by many.
     kill_after_s: how long a predecessor that still holds a journal is waited for.
-    market, ledger, http, compactor, shell: the limits of each part, tables of the file.
+    market, ledger, http, compactor, lake, shell: the limits of each part, tables of the file.
     """
 
     host: str = "127.0.0.1"
@@ -58,6 +59,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ledger: CustodianLimits = CustodianLimits()
     http: HttpLimits = HttpLimits()
     compactor: CompactorSettings = CompactorSettings()
+    lake: LakeSettings = LakeSettings()
     shell: ShellSettings = ShellSettings()
 
     @property
@@ -167,5 +169,10 @@ def _check_table(name: str, table: msgspec.Struct) -> None:
     """Raise SettingsError for a limit that lets nothing through."""
     for field in table.__struct_fields__:
         value = getattr(table, field)
-        if isinstance(value, int | float) and not isinstance(value, bool) and not value > 0:
-            raise SettingsError(f"{name}.{field} {value} is not above 0")
+        if isinstance(value, msgspec.Struct):
+            _check_table(f"{name}.{field}", value)
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            if f"{name}.{field}" in MAY_BE_ZERO and value == 0:
+                continue
+            if not value > 0:
+                raise SettingsError(f"{name}.{field} {value} is not above 0")

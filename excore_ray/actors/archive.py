@@ -21,12 +21,12 @@ import time
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
-import msgspec
 import pyarrow as pa
 
 from analytics.lake import SCHEMAS, FileEntry, Lake, LakeError, Manifest, StaleManifest, bars_of
 from excore_ray.actors.archive_follower import Follower, Range
 from excore_ray.actors.archive_streams import CATALOG, Streams
+from excore_ray.actors.plan import ArchiveSettings
 from excore_ray.core.custodian import market_name
 from excore_ray.core.shardlink import shard_name
 from excore_ray.storage.journal import JournalReader
@@ -35,20 +35,6 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Moves = dict[Follower, int]  # how far the watermarks of some streams move
-
-
-class ArchiveSettings(msgspec.Struct, frozen=True):
-    """poll_s: seconds between two rounds.
-
-    rows_max: so many rows of a stream are written at once; it is read no further while it holds
-    more.  age_s: seconds after which fewer are written.  idle_s: seconds after which the
-    watermark of a stream without new rows moves.
-    """
-
-    poll_s: float = 0.25
-    rows_max: int = 50_000
-    age_s: float = 2.0
-    idle_s: float = 5.0
 
 
 class Archive:
@@ -78,6 +64,7 @@ class Archive:
         self._committing = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._failure: Exception | None = None
+        self._finishing = False
 
     async def run(self) -> None:
         """Go round and round, until cancelled.  Raises what round() raises."""
@@ -107,6 +94,11 @@ class Archive:
             if not behind or self._positions() == before:
                 return
 
+    async def finish(self) -> None:
+        """One last round, which writes whatever there is, however little and young."""
+        self._finishing = True
+        await self.round()
+
     async def catch_up(self, streams: Iterable[str]) -> None:
         """Read these streams to where their journals end now: then tail() has all the lake lacks.
 
@@ -127,6 +119,36 @@ class Archive:
                     raise LakeError(f"{stream} cannot be written: {self.trouble}")
                 self._streams.advance(follower)
                 await asyncio.sleep(0)
+
+    def behind_us(self) -> list[int]:
+        """Of the streams that were not read to their end: the time of the newest entry read."""
+        return [
+            follower.time_us
+            for stream, follower in tuple(self._streams.followers.items())
+            if follower.seq < self._streams.newest(stream)
+        ]
+
+    def look(self) -> None:
+        """Learn of what was defined since the last round, and follow it."""
+        self._begin()
+
+    def markets(self) -> list[int]:
+        """The numbers of all markets that have a journal."""
+        # Not those of the catalog: when that cannot be read, the deals of others are there still.
+        parts = (stream.partition("-") for stream in self._streams.standings)
+        return sorted(int(number) for kind, _, number in parts if kind == "market")
+
+    def shards(self) -> int:
+        """How many shards the ledger has; 0 while that is not known."""
+        known = self._streams.definitions
+        return 0 if known is None else known.shards
+
+    def follower(self, stream: str) -> Follower | None:
+        """Who follows a stream that is in order; None when there is no such stream.
+
+        Raises JournalBroken when it is left alone, JournalFailed when it has a trouble.
+        """
+        return self._streams.follower(stream)
 
     def tail(self, table: str, part: int, after_seq: int = 0) -> pa.Table:
         """The rows of one market, or of one shard for "balances", that no live file has yet.
@@ -192,7 +214,7 @@ class Archive:
             for follower in self._streams.followers.values()
             if not follower.pending
             and follower.since_s is not None
-            and (self._is_full(follower) or follower.since_s <= old_s)
+            and (self._finishing or self._is_full(follower) or follower.since_s <= old_s)
         ]
 
     def _idle(self) -> Moves:
@@ -206,7 +228,8 @@ class Archive:
     def _is_commit_due(self, idle: Moves) -> bool:
         """Whether something is to be told though no rows are written."""
         old_s = self._clock() - self._settings.idle_s
-        return self._names_differ() or any(follower.moved_s <= old_s for follower in idle)
+        due = any(self._finishing or follower.moved_s <= old_s for follower in idle)
+        return due or self._names_differ()
 
     def _names_differ(self) -> bool:
         known = self._streams.definitions

@@ -44,11 +44,13 @@ class Standing(msgspec.Struct):
 class Definitions:
     """What the catalog defines, as of the last time it was read without fault.
 
-    assets, markets: as the manifest of a lake tells them, in order of creation.
+    assets, markets: as the manifest of a lake tells them, in order of creation.  shards: of the
+    ledger, 0 while it is not known.
     """
 
     def __init__(self, reader: JournalReader) -> None:
         self.scales = Scales()
+        self.shards = 0
         self.assets: tuple[AssetEntry, ...] = ()
         self.markets: tuple[MarketEntry, ...] = ()
         self._reader = reader
@@ -64,6 +66,7 @@ class Definitions:
         if catalog.version == self._version:
             return
         self._version = catalog.version
+        self.shards = catalog.shards
         self.scales = Scales(catalog.assets, catalog.markets)
         self.assets = tuple(
             AssetEntry(

@@ -14,7 +14,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,13 +26,14 @@ from excore_ray.actors.compactor import Compactor, CompactorSettings
 from excore_ray.actors.host import Host, Readiness, ShellHost, end_on_failure
 from excore_ray.actors.ledger import open_ledger
 from excore_ray.actors.market import open_market
-from excore_ray.actors.plan import GatewaySettings, NodeSettings
+from excore_ray.actors.plan import GatewaySettings, LakeSettings, NodeSettings
 from excore_ray.actors.replay import KINDS
 from excore_ray.actors.shell import Around
 from excore_ray.actors.wire import Endpoint
 from excore_ray.actors.wiring import TcpWiring, new_gateway_name, read_secret
 from excore_ray.core.commands import CreateCatalog, CreateMarket, CreateShard
 from excore_ray.core.custodian import market_name
+from excore_ray.core.questions import ARCHIVE
 from excore_ray.core.registrar import CATALOG
 from excore_ray.core.shardlink import shard_name
 from excore_ray.errors import ExcoreError, WireClosed
@@ -41,6 +42,7 @@ from excore_ray.storage.sqlite import read_sqlite
 
 if TYPE_CHECKING:
     from excore_ray.actors.gateway import Gateway
+    from excore_ray.actors.lakekeeper import Lakekeeper
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +50,8 @@ NAMESPACE = "excore"
 COMPACTOR = "compactor"
 _COMPACTOR_NICENESS = 10
 _PAUSE_S = 0.1
+_TRUNCATE_WAIT_S = 60.0
+_WATERMARKS_WAIT_S = 10.0
 _MARKET_WAIT_S = 60.0  # then the catalog tries anew
 _SPARED = ("pyarrow", "pydantic", "starlette")
 _handles: dict[str, Any] = {}  # of this process, by name
@@ -99,7 +103,11 @@ class CompactorActor(Host):
     def __init__(self, node: NodeSettings, settings: CompactorSettings) -> None:
         data = Path(node.data)
         self._compactor = Compactor(
-            functools.partial(_streams, data), functools.partial(read_sqlite, data), settings
+            functools.partial(_streams, data),
+            functools.partial(read_sqlite, data),
+            settings,
+            _truncate,
+            functools.partial(_watermarks, asyncio.get_running_loop()),
         )
         self._running: asyncio.Task[None] | None = None
         super().__init__(COMPACTOR, node, self._start)
@@ -118,6 +126,53 @@ class CompactorActor(Host):
         self._running = asyncio.create_task(self._compactor.run(), name="the compactor")
         self._running.add_done_callback(end_on_failure)
         return None
+
+
+class ArchiveActor(Host):
+    """The process that keeps the lake of this node, and answers what is asked of the past."""
+
+    def __init__(self, node: NodeSettings, settings: LakeSettings) -> None:
+        beside = Path(node.data).parent / "lake"
+        self._settings = msgspec.structs.replace(settings, url=settings.url or str(beside))
+        self._keeper: Lakekeeper | None = None
+        super().__init__(ARCHIVE, node, self._start)
+
+    async def status(self) -> dict[str, Any]:
+        """How far each stream is in the lake."""
+        found: dict[str, Any] = {"pid": os.getpid(), "trouble": self.progress}
+        if self._keeper is None:
+            return found
+        return found | {"trouble": self._keeper.archive.trouble} | self._keeper.archive.status()
+
+    async def watermarks(self) -> dict[str, int]:
+        """Of each stream, the entry up to which the lake has its rows."""
+        if self._keeper is None:
+            raise WireClosed(f"the archive has not begun: {self.progress}")
+        return dict(self._keeper.archive.manifest.watermarks)
+
+    async def stop(self, patience_s: float) -> None:
+        """Write what is left to write, at most for so long; the next start would do it too."""
+        if self._keeper is not None:
+            for task in self._keeper.tasks:
+                task.remove_done_callback(end_on_failure)
+            async with asyncio.timeout(patience_s):
+                await self._keeper.stop()
+
+    async def _start(self) -> Endpoint | None:
+        # Only here: no other process should carry DuckDB and Arrow.
+        from excore_ray.actors.lakekeeper import Lakekeeper
+
+        os.nice(self._settings.niceness)
+        data = Path(self.node.data)
+        self._keeper = Lakekeeper(
+            functools.partial(_streams, data), functools.partial(read_sqlite, data), self._settings
+        )
+        secret = read_secret(Path(self.node.secret))
+        wiring = TcpWiring(ARCHIVE, secret, find, self.node.host, self.node.wire)
+        endpoint = await self._keeper.open(wiring)
+        for task in self._keeper.tasks:
+            task.add_done_callback(end_on_failure)
+        return endpoint
 
 
 class GatewayActor(Host):
@@ -151,7 +206,7 @@ class GatewayActor(Host):
         return None
 
 
-_KEEPS_IMPORTS = {GatewayActor}
+_KEEPS_IMPORTS = {ArchiveActor, GatewayActor}
 
 
 async def connect(options: dict[str, Any]) -> None:
@@ -281,6 +336,21 @@ def _lean(actor: type[Host], args: tuple[Any, ...]) -> type[Host]:
         actor.__init__(self, *args)
 
     return type(actor.__name__, (actor,), {"__init__": make})
+
+
+async def _truncate(stream: str, up_to: int) -> None:
+    """Have the owner of a stream forget its entries up to one."""
+    await call(stream, "truncate", up_to, wait_s=_TRUNCATE_WAIT_S)
+
+
+def _watermarks(loop: asyncio.AbstractEventLoop) -> Mapping[str, int]:
+    """How far the lake has each stream, asked of the archive from another thread.
+
+    Asked, and not read: who reads a manifest must carry Arrow.
+    """
+    asking = call(ARCHIVE, "watermarks", wait_s=_WATERMARKS_WAIT_S)
+    found: Mapping[str, int] = asyncio.run_coroutine_threadsafe(asking, loop).result()
+    return found
 
 
 def _streams(data: Path) -> list[str]:

@@ -27,6 +27,7 @@ from excore_ray.actors.plan import ClusterSettings, GatewaySettings
 from excore_ray.actors.wiring import TcpWiring, make_secret, new_gateway_name, read_secret
 from excore_ray.core.commands import CreateCatalog, CreateShard
 from excore_ray.core.custodian import market_name
+from excore_ray.core.questions import ARCHIVE
 from excore_ray.core.registrar import CATALOG
 from excore_ray.core.shardlink import shard_name
 from excore_ray.errors import ExcoreError, WireClosed
@@ -70,7 +71,7 @@ class Cluster:
     async def status(self) -> dict[str, dict[str, Any]]:
         """How every process is, by the name of its actor; `trouble` says what is wrong with it."""
         ledgers, markets = await self.layout()
-        names = [CATALOG, *ledgers, *markets, bind.COMPACTOR, *self.gateways]
+        names = [CATALOG, *ledgers, *markets, ARCHIVE, bind.COMPACTOR, *self.gateways]
         return dict(zip(names, await asyncio.gather(*map(_status, names)), strict=True))
 
     async def lost(self) -> str:
@@ -86,16 +87,17 @@ class Cluster:
         """Finish what was asked and is pending, at most so long in all, then end everything.
 
         Gateways first, so that nothing new is asked; then markets, which settle with the shards;
-        then shards and catalog.  What is cut short is not lost: the next start replays it.
+        then shards and catalog; last the archive, which writes what they have left.  What is cut
+        short is not lost: the next start replays it.
         """
-        share_s = patience_s / 3
+        share_s = patience_s / 4
         try:
             await bind.wait_ready([CATALOG], share_s)
             ledgers, markets = await self.layout()
         except ExcoreError as fault:
             logger.warning("the catalog does not say what runs: %s", fault)
             ledgers, markets = [shard_name(k) for k in range(self.shards)], []
-        for names in (self.gateways, markets, [*ledgers, CATALOG]):
+        for names in (self.gateways, markets, [*ledgers, CATALOG], [ARCHIVE]):
             await asyncio.gather(*(_stop(name, share_s) for name in names))
         await bind.remove(bind.COMPACTOR)
         await self.release()
@@ -119,6 +121,7 @@ class Cluster:
         create = CreateCatalog(settings.shards)
         await bind.spawn(CATALOG, bind.CatalogActor, node, create)
         await bind.spawn(bind.COMPACTOR, bind.CompactorActor, node, settings.compactor)
+        await bind.spawn(ARCHIVE, bind.ArchiveActor, node, settings.lake)
         if settings.gateway is not None:
             await self._open_gateways(settings.gateway)
         await bind.wait_ready([CATALOG], settings.start_s, report)
@@ -126,7 +129,7 @@ class Cluster:
         self.shards = len(ledgers)
         for shard, name in enumerate(ledgers):
             await bind.spawn(name, bind.LedgerActor, node, CreateShard(shard, self.shards))
-        await bind.wait_ready([*ledgers, bind.COMPACTOR], settings.start_s, report)
+        await bind.wait_ready([*ledgers, bind.COMPACTOR, ARCHIVE], settings.start_s, report)
         await self._wait_markets(report)
         await bind.wait_ready(self.gateways, settings.start_s, report)
 

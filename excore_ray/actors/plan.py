@@ -71,6 +71,52 @@ class GatewaySettings(msgspec.Struct, frozen=True):
     limits: HttpLimits = HttpLimits()
 
 
+class ArchiveSettings(msgspec.Struct, frozen=True):
+    """poll_s: seconds between two rounds.
+
+    rows_max: so many rows of a stream are written at once; it is read no further while it holds
+    more.  age_s: seconds after which fewer are written.  idle_s: seconds after which the
+    watermark of a stream without new rows moves.
+    """
+
+    poll_s: float = 0.25
+    rows_max: int = 50_000
+    age_s: float = 2.0
+    idle_s: float = 5.0
+
+
+class ServiceSettings(msgspec.Struct, frozen=True):
+    """threads, wide_threads: for questions, and for those that may read many files.
+
+    asks_max: questions under way; beyond it they are refused with SERVICE_UNAVAILABLE.
+    question_s: after so long a question is given up.
+    """
+
+    threads: int = 4
+    wide_threads: int = 2
+    asks_max: int = 2_000
+    question_s: float = 9.0
+
+
+class LakeSettings(msgspec.Struct, frozen=True):
+    """The lake of an exchange.
+
+    url: a directory or any fsspec URL; "" for the directory `lake` beside the journals.
+    keep_days: how many whole days of deals, orders and balances are kept, 0 for ever; bars are
+    kept always.  upkeep_s: seconds between two looks for files to merge.  grace_s: how long a
+    replaced file is left to those who still read it.  niceness: of the process, so that trading
+    goes first.  flush: when rows become files.  questions: how they are answered.
+    """
+
+    url: str = ""
+    keep_days: int = 0
+    upkeep_s: float = 10.0
+    grace_s: float = 600.0
+    niceness: int = 5
+    flush: ArchiveSettings = ArchiveSettings()
+    questions: ServiceSettings = ServiceSettings()
+
+
 class ClusterSettings(msgspec.Struct, frozen=True):
     """A whole exchange.
 
@@ -85,6 +131,7 @@ class ClusterSettings(msgspec.Struct, frozen=True):
     gateways: int = 1
     shards: int = 2
     compactor: CompactorSettings = CompactorSettings()
+    lake: LakeSettings = LakeSettings()
     address: str = ""
     cpus: int = 1
     start_s: float = 600.0

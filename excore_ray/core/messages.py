@@ -11,6 +11,7 @@ from __future__ import annotations
 import msgspec
 
 from excore_ray.core import commands as c
+from excore_ray.core.questions import HistoryAnswer, HistoryQuestion
 from excore_ray.core.reasons import Refused
 from excore_ray.core.specs import Asset, Market
 
@@ -247,14 +248,14 @@ class Keys(Message, frozen=True, tag="ks"):
 
 Query = (
     AskBook | AskDepth | AskPending | AskOrder | AskCounts | AskHolds | AskAccounts | AskAssets
-) | (AskPendingList | AskStatus | AskKeys)
+) | (AskPendingList | AskStatus | AskKeys | HistoryQuestion)
 Ask = (
     (c.PutLimit | c.PutMarket | c.Cancel | c.Update)
     | (c.AddAsset | c.RenameAsset | c.AddMarket | c.RenameMarket | c.AddKey | c.RevokeKey)
 ) | Query
 Answer = (
     Refused | Placed | Done | OrderView | Orders | Depth | Counts | MarketHolds | ShardHolds
-) | (Accounts | AssetTotals | PendingCounts | Status | Keys)
+) | (Accounts | AssetTotals | PendingCounts | Status | Keys | HistoryAnswer)
 
 
 class Batch(Message, frozen=True, tag="ba"):

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pytest
 
 from analytics.lake import Lake, bars_of
-from excore_ray.actors.archive import Archive, ArchiveSettings
+from excore_ray.actors.archive import Archive
+from excore_ray.actors.plan import ArchiveSettings
 from excore_ray.actors.archive_follower import Follower
 from excore_ray.actors.archive_rows import Scales
 from excore_ray.core import commands as c

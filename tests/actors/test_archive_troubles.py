@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from analytics.lake import Lake, LakeError, StaleManifest
-from excore_ray.actors.archive import ArchiveSettings
+from excore_ray.actors.plan import ArchiveSettings
 from excore_ray.core import commands as c
 from excore_ray.errors import JournalBroken, JournalFailed
 from excore_ray.storage.journal import Entry

@@ -133,8 +133,8 @@ def children() -> list[psutil.Process]:
 
 def test_everything_serves_and_says_so(running: Running) -> None:
     status = running.run(running.cluster.status())
-    parts = {"catalog", "compactor", "ledger-0", "ledger-1", "market-1", "http-0", "http-1"}
-    assert set(status) == parts
+    parts = "catalog archive compactor ledger-0 ledger-1 market-1 http-0 http-1"
+    assert set(status) == set(parts.split())
     assert {found["trouble"] for found in status.values()} == {""}
     assert running.get()["markets"] == ["S/M"]
     assert running.get()["says"] == "hello"
@@ -179,7 +179,7 @@ def test_a_second_exchange_on_the_same_data_is_refused(running: Running) -> None
     running.run(running.trade())
 
 
-@pytest.mark.parametrize("victim", ["market-1", "ledger-0", "ledger-1", "catalog", "compactor"])
+@pytest.mark.parametrize("victim", "market-1 ledger-0 ledger-1 catalog archive compactor".split())
 def test_everything_goes_on_after_kill_9_of(victim: str, running: Running) -> None:
     async def scenario() -> None:
         before = await running.accounts()

@@ -52,12 +52,33 @@ def test_the_first_trades_work_as_printed(tmp_path: Path) -> None:
             assert server.wait(60) == 0
     _, alive = psutil.wait_procs(children, timeout=10)
     assert not alive
+    check_the_page_for_data_scientists(tmp_path, environment)
+
+
+def check_the_page_for_data_scientists(where: Path, environment: dict[str, str]) -> None:
+    """Its script and its commands, on the lake that the first trades have left."""
+    script = block("The lake, for data scientists", "python")
+    told = ask([sys.executable, "-W", "error", "-c", script], where, environment)
+    assert "20000" in told
+    assert "BTC" in told
+    assert (where / "candles.png").read_bytes().startswith(b"\x89PNG")
+    commands = block("The lake, for data scientists", "sh")
+    commands = commands.replace(".venv/bin/excore", f"{sys.executable} -m excore_ray")
+    commands = commands.replace(".venv/bin/python", sys.executable)
+    told = ask(["bash", "-eu", "-c", commands], where, environment)
+    assert "BTC_USDT" in told
+    assert "<svg" in (where / "candles.html").read_text()
 
 
 def run(command: list[str], url: str, where: Path, environment: dict[str, str]) -> str:
     """Run a block against this server instead of the one on the usual port."""
     assert "http://127.0.0.1:8080/" in command[-1]
     command = [*command[:-1], command[-1].replace("http://127.0.0.1:8080/", url)]
+    return ask(command, where, environment)
+
+
+def ask(command: list[str], where: Path, environment: dict[str, str]) -> str:
+    """What a command says, which must succeed."""
     done = subprocess.run(
         command, cwd=where, env=environment, capture_output=True, text=True, timeout=60, check=False
     )
