@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from api import assets, audit, keys, markets, orders, status
+from api import assets, audit, history, keys, markets, orders, status
 from api.calls import Call, Issue, Result
 from api.params import Kind, NameList, Param, Positional, Signature
 from excore_ray.core.catalog import Scope
@@ -116,9 +116,29 @@ _PUT_MARKET = Positional(_USER, _MARKET, _SIDE, _AMOUNT, _string("taker_fee_rate
 _ONE_BALANCE = Positional(_USER, Param("asset", Kind.STRING, required=False))
 _NEW_KEY = Positional(Param("scopes", Kind.ARRAY), Param("notes", Kind.STRING, required=False))
 
+_START, _END = _integer("start_time"), _integer("end_time")
+_ASSET_CHANGES = Positional(
+    _USER,
+    Param("asset", Kind.STRING, required=False),
+    Param("business", Kind.STRING, required=False),
+    _START,
+    _END,
+    _OFFSET,
+    _LIMIT,
+)
+_FINISHED = Positional(
+    _USER, _MARKET, _START, _END, _OFFSET, _LIMIT, Param("side", Kind.INTEGER, required=False)
+)
+_ANY_MARKET = Param("market", Kind.STRING, required=False)
+_USER_DEALS = Positional(_USER, _ANY_MARKET, _OFFSET, _LIMIT)
+_DEALS = Positional(_MARKET, _LIMIT, _integer("last_id"))
+_DEAL_HISTORY = Positional(_MARKET, _LIMIT, Param("last_id", Kind.INTEGER, required=False))
+_KLINE = Positional(_ANY_MARKET, _integer("start"), _integer("end"), _integer("interval"))
+
 METHODS: dict[str, Method] = {
     "balance.query": Barrier(_READ, _ONE_BALANCE, assets.balance_query),
     "balance.update": Barrier(_ADMIN, _UPDATE, assets.balance_update),
+    "balance.history": Barrier(_READ, _ASSET_CHANGES, history.balance_history),
     "asset.list": Barrier(_READ, _LIST, assets.asset_list),
     "asset.summary": Barrier(_READ, NameList("asset"), assets.asset_summary),
     "asset.fees": Barrier(_READ, NameList("asset"), assets.asset_fees),
@@ -132,6 +152,16 @@ METHODS: dict[str, Method] = {
     "order.pending_list": Barrier(_READ, Positional(_USER, _OFFSET, _LIMIT), orders.pending_list),
     "order.pending": Barrier(_READ, Positional(_USER, _MARKET, _OFFSET, _LIMIT), orders.pending),
     "order.pending_detail": Barrier(_READ, Positional(_MARKET, _ORDER_ID), orders.pending_detail),
+    "order.deals": Barrier(_READ, Positional(_ORDER_ID, _OFFSET, _LIMIT), history.order_deals),
+    "order.finished": Barrier(_READ, _FINISHED, history.order_finished),
+    "order.finished_detail": Barrier(_READ, Positional(_ORDER_ID), history.order_finished_detail),
+    "market.last": Barrier(_READ, Positional(_MARKET), history.market_last),
+    "market.deals": Barrier(_READ, _DEALS, history.market_deals),
+    "market.deal_history": Barrier(_READ, _DEAL_HISTORY, history.market_deal_history),
+    "market.user_deals": Barrier(_READ, _USER_DEALS, history.market_user_deals),
+    "market.kline": Barrier(_READ, _KLINE, history.market_kline),
+    "market.status": Barrier(_READ, Positional(_MARKET, _integer("period")), history.market_status),
+    "market.status_today": Barrier(_READ, Positional(_MARKET), history.market_status_today),
     "market.list": Barrier(_READ, _LIST, markets.market_list),
     "market.summary": Barrier(_READ, NameList("market"), markets.market_summary),
     "market.add": Barrier(_ADMIN, _ADD_MARKET, markets.market_add),

@@ -50,6 +50,10 @@ class Exchange(Protocol):
         """Ask every ledger shard; answers in the order of the shards."""
         ...
 
+    def ask_archive(self, ask: Ask) -> asyncio.Future[Answer]:
+        """Ask what happened in the past, up to all that was answered before."""
+        ...
+
     def ask_catalog(self, ask: Ask) -> asyncio.Future[Answer]:
         """Ask the catalog."""
         ...

@@ -18,7 +18,8 @@ from excore_ray.core.catalog import Catalog, Scope
 from excore_ray.core.names import Names
 from excore_ray.core.orders import ORDER_ID_STRIDE
 from excore_ray.core.reasons import Reason, Refused
-from tests.api.naive_market import EXACT, ZERO, Money, NaiveMarket, NaiveOrder
+from tests.api.naive_archive import NaiveArchive
+from tests.api.naive_market import EXACT, ZERO, Cause, Money, NaiveMarket, NaiveOrder
 
 SHARDS = 3
 START_US = 1_515_760_692_847_215
@@ -54,6 +55,7 @@ class FakeExchange:
         self.net: Counter[tuple[int, int]] = Counter()
         self.updates: set[tuple[int, int, str, int]] = set()
         self.books: dict[int, NaiveMarket] = {}
+        self.archive = NaiveArchive(self.books)
         self.results: dict[bytes, m.Answer] = {}
         self.asked: list[tuple[int, m.Ask]] = []
         self.turn = 0
@@ -88,6 +90,9 @@ class FakeExchange:
 
     async def ask_shards(self, ask: m.Ask) -> list[m.Answer]:
         return [await self.ask_shard(shard, ask) for shard in range(SHARDS)]
+
+    def ask_archive(self, ask: m.Ask) -> asyncio.Future[m.Answer]:
+        return self._later(ask, lambda: self.archive.answer(ask, self.time_us))
 
     def ask_catalog(self, ask: m.Ask) -> asyncio.Future[m.Answer]:
         return self._later(ask, lambda: self._catalog(ask))
@@ -181,6 +186,8 @@ class FakeExchange:
         self.updates.add(key)
         self.net[shard, ask.asset] += ask.change
         account.available += change
+        cause = Cause(self.time_us, ask.business, ask.business_id, ask.detail)
+        self._booked(ask.user, ask.asset, change, cause)
         return m.Done()
 
     def _total(self, shard: int, asset: int) -> m.AssetTotal:
@@ -207,6 +214,7 @@ class FakeExchange:
         if market_no not in self.books:
             rules = self.catalog.markets[market_no - 1].rules
             self.books[market_no] = NaiveMarket(
+                market_no,
                 rules.stock_id,
                 rules.money_id,
                 {i: self._save(i) for i in (rules.stock_id, rules.money_id)},
@@ -214,18 +222,23 @@ class FakeExchange:
                 real(rules.min_amount, rules.stock_prec),
                 self.account,
                 self._collect_fee,
+                self._booked,
             )
         return self.books[market_no]
 
     def _collect_fee(self, asset: int, fee: Decimal) -> None:
         self.fees[asset] = self.fees.get(asset, ZERO) + fee
 
+    def _booked(self, user: int, asset: int, change: Decimal, cause: Cause) -> None:
+        account = self.account(user, asset)
+        self.archive.book(user, asset, change, account.available + account.frozen, cause)
+
     def _market(self, market_no: int, ask: m.Ask) -> m.Answer:
         book = self.book(market_no)
         if isinstance(ask, c.PutLimit | c.PutMarket):
             return self._put(market_no, ask)
         if isinstance(ask, c.Cancel):
-            return book.cancel(ask.user, ask.order_id) or m.Done()
+            return book.cancel(ask.user, ask.order_id, self.time_us) or m.Done()
         if isinstance(ask, m.AskBook):
             return self._page(market_no, book.side(ask.side), ask.offset, ask.limit)
         if isinstance(ask, m.AskPending):

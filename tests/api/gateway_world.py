@@ -76,6 +76,16 @@ class Gateway:
         assert reply["error"] is not None, reply["result"]
         return reply["status"], reply["error"]["code"], reply["error"]["message"]
 
+    async def put(self, user: int, side: int, amount: str, price: str, market: str = MARKET) -> Any:
+        """A limit order with the fees 0.002 and 0.001."""
+        params = [user, market, side, amount, price, "0.002", "0.001", "test"]
+        return await self.ask("order.put_limit", *params)
+
+    async def records(self, method: str, *params: Any) -> list[dict[str, Any]]:
+        """The records of a page."""
+        found: list[dict[str, Any]] = (await self.ask(method, *params))["records"]
+        return found
+
     async def deposit(self, user: int, asset: str, change: str, business_id: int = 1) -> None:
         await self.ask("balance.update", user, asset, "deposit", business_id, change, {})
 

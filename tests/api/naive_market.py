@@ -7,7 +7,7 @@ wire, not scaled integers.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import ROUND_DOWN, Context, Decimal, localcontext
 
 from excore_ray.core.reasons import Reason, Refused
@@ -48,12 +48,48 @@ class NaiveOrder:
     deal_stock: Decimal = ZERO
     deal_money: Decimal = ZERO
     deal_fee: Decimal = ZERO
+    ftime_us: int = 0
+
+
+@dataclass
+class NaiveDeal:
+    deal_id: int
+    time_us: int
+    price: Decimal
+    amount: Decimal
+    taker: NaiveOrder
+    maker: NaiveOrder
+    taker_fee: Decimal = ZERO
+    maker_fee: Decimal = ZERO
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Why an account changed: an update has an id and a detail, a deal has the rest.
+
+    price, amount: None for a referrer, to whom the deal is not told.  rate: of a fee.
+    """
+
+    time_us: int
+    business: str
+    business_id: int = 0
+    detail: str = ""
+    market_no: int = 0
+    order_id: int = 0
+    price: Decimal | None = None
+    amount: Decimal | None = None
+    rate: Decimal | None = None
 
 
 @dataclass
 class NaiveMarket:
-    """stock, money: asset ids; saves: their prec_save.  account finds or makes an account."""
+    """stock, money: asset ids; saves: their prec_save.  account finds or makes an account.
 
+    booked: told of each change of a user's asset by a deal, when it is made.
+    deals, finished: everything there ever was, in the order it came about.
+    """
+
+    market_no: int
     stock: int
     money: int
     saves: dict[int, int]
@@ -61,9 +97,12 @@ class NaiveMarket:
     min_amount: Decimal
     account: Callable[[int, int], Money]
     collect_fee: Callable[[int, Decimal], None]
+    booked: Callable[[int, int, Decimal, Cause], None]
 
     def __post_init__(self) -> None:
         self.open: list[NaiveOrder] = []
+        self.deals: list[NaiveDeal] = []
+        self.finished: list[NaiveOrder] = []
 
     def side(self, side: int) -> list[NaiveOrder]:
         """Open orders of a side, best first, oldest first."""
@@ -103,12 +142,13 @@ class NaiveMarket:
             self.open.append(order)
             spent = before - self.need(order)[1]
         else:
+            self._finish(order, order.ctime_us)
             spent = before
         paid = order.deal_stock if order.side == 1 else order.deal_money
         self._freeze(order, paid - spent)
         return None
 
-    def cancel(self, user: int, order_id: int) -> Refused | None:
+    def cancel(self, user: int, order_id: int, now_us: int = 0) -> Refused | None:
         """Cancel one order, or all of the user's when order_id is 0."""
         found = [
             o for o in self.open if o.order_id == order_id or (not order_id and o.user == user)
@@ -120,7 +160,13 @@ class NaiveMarket:
         for order in found:
             self._freeze(order, -self.need(order)[1])
             self.open.remove(order)
+            if order.deal_stock:
+                self._finish(order, now_us)
         return None
+
+    def _finish(self, order: NaiveOrder, now_us: int) -> None:
+        order.ftime_us = now_us
+        self.finished.append(order)
 
     def _freeze(self, order: NaiveOrder, amount: Decimal) -> None:
         account = self.account(order.user, self.need(order)[0])
@@ -137,25 +183,46 @@ class NaiveMarket:
         amount = min(wanted, maker.left)
         if not amount:
             return False
-        self._leg(taker, maker.price, amount, taker.taker_fee)
-        self._leg(maker, maker.price, amount, maker.maker_fee)
+        deal = NaiveDeal(len(self.deals) + 1, taker.ctime_us, maker.price, amount, taker, maker)
+        self.deals.append(deal)
+        deal.taker_fee = self._leg(taker, deal, taker.taker_fee)
+        deal.maker_fee = self._leg(maker, deal, maker.maker_fee)
+        self._refer(taker, deal, deal.taker_fee)
+        self._refer(maker, deal, deal.maker_fee)
         taker.left -= amount * maker.price if not taker.price and taker.side == 2 else amount
         maker.left -= amount
         if not maker.left:
             self.open.remove(maker)
+            self._finish(maker, taker.ctime_us)
         return bool(taker.left)
 
-    def _leg(self, order: NaiveOrder, price: Decimal, amount: Decimal, rate: Decimal) -> None:
-        stock = (self.stock, amount)
-        money = (self.money, amount * price)
+    def _leg(self, order: NaiveOrder, deal: NaiveDeal, rate: Decimal) -> Decimal:
+        """What the order gives, what it gets, and the fee off that, which is returned."""
+        amount, paid = deal.amount, deal.amount * deal.price
+        stock, money = (self.stock, amount), (self.money, paid)
         (gives, debit), (gets, credit) = (stock, money) if order.side == 1 else (money, stock)
         fee = cut(credit * rate, self.saves[gets])
-        share = cut(fee * order.ref_rate, self.saves[gets]) if order.ref_user else ZERO
+        cause = replace(self._cause(deal, "trade", order), price=deal.price, amount=amount)
         self.account(order.user, gives).frozen -= debit
-        self.account(order.user, gets).available += credit - fee
-        if order.ref_user:
-            self.account(order.ref_user, gets).available += share
-        self.collect_fee(gets, fee - share)
+        self.booked(order.user, gives, -debit, cause)
+        self.account(order.user, gets).available += credit
+        self.booked(order.user, gets, credit, cause)
+        if fee:
+            self.account(order.user, gets).available -= fee
+            self.booked(order.user, gets, -fee, replace(cause, rate=rate))
         order.deal_stock += amount
-        order.deal_money += amount * price
+        order.deal_money += paid
         order.deal_fee += fee
+        return fee
+
+    def _cause(self, deal: NaiveDeal, business: str, order: NaiveOrder) -> Cause:
+        return Cause(deal.time_us, business, market_no=self.market_no, order_id=order.order_id)
+
+    def _refer(self, order: NaiveOrder, deal: NaiveDeal, fee: Decimal) -> None:
+        """Share a fee between the order's referrer, if it has one, and the exchange."""
+        gets = self.money if order.side == 1 else self.stock
+        share = cut(fee * order.ref_rate, self.saves[gets]) if order.ref_user else ZERO
+        if share:
+            self.account(order.ref_user, gets).available += share
+            self.booked(order.ref_user, gets, share, self._cause(deal, "ref", order))
+        self.collect_fee(gets, fee - share)

@@ -10,6 +10,7 @@ from api.app import create_app
 from api.replies import ERROR_KINDS
 from excore_ray.core import commands as c
 from excore_ray.core import messages as m
+from excore_ray.core import questions as q
 from excore_ray.core.names import Names
 from excore_ray.core.reasons import Reason, Refused
 from tests.api.fake_exchange import FakeExchange
@@ -23,6 +24,8 @@ BUSY = Refused(Reason.TOO_MANY_REQUESTS, "100 a second")
 LIMIT_ORDER = [1, MARKET, 1, "10", "8000", "0.002", "0.001", "api.v1"]
 MARKET_ORDER = [1, MARKET, 1, "10", "0.002", "api.v1"]
 UPDATE = [1, "BTC", "deposit", 77, "1", {}]
+CHANGES = [1, "BTC", "", 0, 0, 0, 100]
+FINISHED = [1, MARKET, 0, 0, 0, 1, 0]
 
 
 def but(params: list[Any], **changes: Any) -> list[Any]:
@@ -52,6 +55,9 @@ TABLE = [
     (400, 6, "invalid user_id", "order.pending_list", [0, 0, 1]),
     (400, 6, "invalid user_id", "balance.query", [0]),
     (400, 6, "invalid user_id", "balance.update", but(UPDATE, p0={})),
+    (400, 6, "invalid user_id", "balance.history", but(CHANGES, p0=0)),
+    (400, 6, "invalid user_id", "order.finished", but(FINISHED, p0="1")),
+    (400, 6, "invalid user_id", "market.user_deals", [BIG, MARKET, 0, 1]),
     (409, 7, "exist yet", "asset.add", ["BTC", 20, 10, ""]),
     (409, 7, "exist yet", "asset.rename", ["BTC", "BCH"]),
     (409, 7, "exist yet", "market.add", [MARKET, "BTC", 8, "BCH", 8, "1", ""]),
@@ -64,6 +70,7 @@ TABLE = [
     (400, 11, "balance not enough", "order.put_market", but(MARKET_ORDER, p2=2, p3="1e7")),
     (404, 12, "asset not found", "balance.query", [1, "XYZ"]),
     (404, 12, "asset not found", "balance.update", but(UPDATE, p1="btc")),
+    (404, 12, "asset not found", "balance.history", but(CHANGES, p1="XYZ")),
     (404, 12, "asset not found", "asset.summary", ["BTC", "XYZ"]),
     (404, 12, "asset not found", "asset.fees", [["XYZ"]]),
     (404, 12, "asset not found", "asset.rename", ["XYZ", "ABC"]),
@@ -73,6 +80,8 @@ TABLE = [
     (400, 13, "invalid asset", "asset.rename", ["BTC", ""]),
     (400, 13, "invalid asset", "asset.summary", [""]),
     (400, 13, "invalid asset", "balance.query", [1, "x" * 16]),
+    (400, 13, "invalid asset", "balance.history", but(CHANGES, p1="x" * 16)),
+    (400, 13, "invalid asset", "balance.history", but(CHANGES, p1="a\tb")),
     (400, 21, "amount too small", "order.put_limit", but(LIMIT_ORDER, p3="0.00099")),
     (400, 22, "no enough trader", "order.put_market", MARKET_ORDER),
     (404, 23, "order not found", "order.cancel", [1, MARKET, 4097]),
@@ -83,10 +92,15 @@ TABLE = [
     (404, 25, "market not found", "order.depth", ["XYZ", 10, "0"]),
     (404, 25, "market not found", "order.pending", [1, "XYZ", 0, 10]),
     (404, 25, "market not found", "order.pending_detail", ["XYZ", 1]),
+    (404, 25, "market not found", "order.finished", but(FINISHED, p1="XYZ")),
+    (404, 25, "market not found", "order.finished", but(FINISHED, p1="")),
     (400, 26, "invalid side", "order.put_limit", but(LIMIT_ORDER, p2=0)),
     (400, 26, "invalid side", "order.put_limit", but(LIMIT_ORDER, p2=3)),
     (400, 26, "invalid side", "order.put_market", but(MARKET_ORDER, p2=-1)),
     (400, 26, "invalid side", "order.book", [MARKET, 3, 0, 10]),
+    (400, 26, "invalid side", "order.finished", but(FINISHED, p6=3)),
+    (400, 26, "invalid side", "order.finished", but(FINISHED, p6=-1)),
+    (400, 26, "invalid side", "order.finished", but(FINISHED, p6=10**30)),
     (400, 27, "source too long", "order.put_limit", but(LIMIT_ORDER, p7="x" * 31)),
     (400, 27, "source too long", "order.put_limit", but(LIMIT_ORDER, p7="ä" * 16)),
     (400, 27, "source too long", "order.put_market", but(MARKET_ORDER, p5="x" * 31)),
@@ -94,6 +108,12 @@ TABLE = [
     (400, 27, "limit too big", "order.depth", [MARKET, 101, "0"]),
     (400, 27, "limit too big", "order.pending", [1, MARKET, 0, 101]),
     (400, 27, "limit too big", "order.pending_list", [1, 0, 101]),
+    (400, 27, "limit too big", "balance.history", but(CHANGES, p6=101)),
+    (400, 27, "limit too big", "order.deals", [1, 0, 101]),
+    (400, 27, "limit too big", "order.finished", but(FINISHED, p5=101)),
+    (400, 27, "limit too big", "market.user_deals", [1, MARKET, 0, 101]),
+    (400, 27, "limit too big", "market.deals", [MARKET, 1001, 0]),
+    (400, 27, "limit too big", "market.deal_history", [MARKET, 10**30]),
     (400, 27, "limit too big", "asset.list", [0, 1001]),
     (400, 27, "limit too big", "market.list", [0, 10**30]),
     (404, 41, "asset not found", "market.add", ["M", "XYZ", 8, "BCH", 8, "1", ""]),
@@ -108,6 +128,14 @@ TABLE = [
     (400, 42, "invalid precision", "asset.add", ["NEW", 8, -1, ""]),
     (404, 43, "market not found", "market.summary", ["XYZ"]),
     (404, 43, "market not found", "market.rename", ["XYZ", "ABC"]),
+    (404, 43, "market not found", "market.last", ["XYZ"]),
+    (404, 43, "market not found", "market.deals", ["XYZ", 1, 0]),
+    (404, 43, "market not found", "market.deal_history", ["", 1]),
+    (404, 43, "market not found", "market.user_deals", [1, "btcbch", 0, 1]),
+    (404, 43, "market not found", "market.kline", ["XYZ", 0, 0, 60]),
+    (404, 43, "market not found", "market.kline", ["", 0, 0, 60]),
+    (404, 43, "market not found", "market.status", ["XYZ", 60]),
+    (404, 43, "market not found", "market.status_today", ["XYZ"]),
 ]
 
 # what the exchange is made to answer, then as above
@@ -169,16 +197,22 @@ def test_a_market_order_below_the_minimum_is_refused_in_its_turn() -> None:
     run(body())
 
 
-@pytest.mark.parametrize("method", ["order.put_limit", "order.book", "market.summary"])
+@pytest.mark.parametrize(
+    "method", ["order.put_limit", "order.book", "market.summary", "market.last"]
+)
 def test_our_own_mistake_says_nothing_but_where_it_is_logged(
     method: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     nonsense = m.Keys([])
-    params = {"order.put_limit": LIMIT_ORDER, "order.book": [MARKET, 1, 0, 10]}.get(method, [])
+    params = {
+        "order.put_limit": LIMIT_ORDER,
+        "order.book": [MARKET, 1, 0, 10],
+        "market.last": [MARKET],
+    }.get(method, [])
 
     async def body() -> None:
         gateway = await opened()
-        for kind in (c.PutLimit, m.AskBook, m.AskCounts):
+        for kind in (c.PutLimit, m.AskBook, m.AskCounts, q.AskPrice):
             gateway.exchange.answer_with[kind] = nonsense
         status, code, message = await gateway.refusal(method, *params)
         assert (status, code) == (500, 2)

@@ -128,7 +128,7 @@ def test_the_status_of_every_actor_is_shown() -> None:
     async def body() -> None:
         gateway = await opened()
         status = await gateway.ask("exchange.status")
-        assert list(status) == ["catalog", "markets", "shards"]
+        assert list(status) == ["catalog", "archive", "markets", "shards"]
         assert status["catalog"] == {
             "stream": "catalog",
             "epoch": 1,
@@ -136,6 +136,8 @@ def test_the_status_of_every_actor_is_shown() -> None:
             "facts": {"assets": 3},
             "texts": {},
         }
+        assert status["archive"]["stream"] == "archive"
+        assert status["archive"]["facts"] == {"rows": 4}
         assert [market["name"] for market in status["markets"]] == [MARKET, OTHER]
         assert [shard["stream"] for shard in status["shards"]] == [
             f"ledger-{shard}" for shard in range(SHARDS)
@@ -151,6 +153,7 @@ def test_an_actor_that_is_silent_shows_its_error() -> None:
         error = {"code": 5, "message": "service timeout: 10 s"}
         status = await gateway.ask("exchange.status")
         assert status["catalog"] == {"stream": "catalog", "error": error}
+        assert status["archive"] == {"stream": "archive", "error": error}
         assert status["markets"][0] == {"name": MARKET, "stream": "market-1", "error": error}
         assert status["shards"] == [
             {"stream": f"ledger-{shard}", "error": error} for shard in range(SHARDS)

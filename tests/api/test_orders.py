@@ -9,17 +9,9 @@ import pytest
 from excore_ray.core import commands as c
 from excore_ray.core import messages as m
 from excore_ray.core.reasons import Reason, Refused
-from tests.api.gateway_world import MARKET, Gateway, opened, run
+from tests.api.gateway_world import MARKET, opened, run
 
 OTHER = "BTC EOS"  # 2 and 0 digits
-
-
-async def put(
-    gateway: Gateway, user: int, side: int, amount: str, price: str, market: str = MARKET
-) -> Any:
-    return await gateway.ask(
-        "order.put_limit", user, market, side, amount, price, "0.002", "0.001", "test"
-    )
 
 
 def test_the_command_of_a_limit_order_is_in_scaled_integers() -> None:
@@ -66,8 +58,8 @@ def test_the_command_of_a_market_order_is_in_scaled_integers(
 def test_a_deal_is_paid_by_both_sides() -> None:
     async def body() -> None:
         gateway = await opened()
-        await put(gateway, 1, 1, "2", "100")
-        order = await put(gateway, 2, 2, "3", "110")
+        await gateway.put(1, 1, "2", "100")
+        order = await gateway.put(2, 2, "3", "110")
         assert (order["left"], order["deal_stock"], order["deal_money"]) == ("1", "2", "200")
         assert order["deal_fee"] == "0.004"  # of the stock it receives
         seller, buyer = [await gateway.ask("balance.query", user) for user in (1, 2)]
@@ -84,7 +76,7 @@ def test_a_deal_is_paid_by_both_sides() -> None:
 def test_a_market_buy_stops_where_its_money_buys_nothing_more() -> None:
     async def body() -> None:
         gateway = await opened()
-        await put(gateway, 1, 1, "10", "3")
+        await gateway.put(1, 1, "10", "3")
         order = await gateway.ask("order.put_market", 2, MARKET, 2, "10", "0", "")
         assert order["deal_stock"] == "3.33333333"
         assert (order["deal_money"], order["left"]) == ("9.99999999", "0.00000001")
@@ -98,7 +90,7 @@ def test_books_are_read_best_first_and_pending_newest_first() -> None:
     async def body() -> None:
         gateway = await opened()
         ids = [
-            (await put(gateway, user, 1, "1", price))["id"]
+            (await gateway.put(user, 1, "1", price))["id"]
             for user, price in ((1, "5"), (2, "4"), (1, "5"), (1, "3"))
         ]
         a, b, third, d = ids
@@ -121,7 +113,7 @@ def test_depth_is_merged_outwards() -> None:
     async def body() -> None:
         gateway = await opened()
         for side, price in ((1, "1.513"), (1, "1.52"), (1, "1.521"), (2, "1.19"), (2, "1.181")):
-            await put(gateway, 1, side, "1.5", price)
+            await gateway.put(1, side, "1.5", price)
         depth = await gateway.ask("order.depth", MARKET, 100, "0")
         assert depth["asks"] == [["1.513", "1.5"], ["1.52", "1.5"], ["1.521", "1.5"]]
         depth = await gateway.ask("order.depth", MARKET, 2, "0.01000000999")
@@ -134,10 +126,10 @@ def test_depth_is_merged_outwards() -> None:
 def test_cancel_gives_back_one_order_or_all() -> None:
     async def body() -> None:
         gateway = await opened()
-        first = await put(gateway, 1, 1, "1", "5")
+        first = await gateway.put(1, 1, "1", "5")
         for amount in ("2", "3"):
-            await put(gateway, 1, 1, amount, "6")
-        await put(gateway, 2, 1, "9", "6")
+            await gateway.put(1, 1, amount, "6")
+        await gateway.put(2, 1, "9", "6")
         assert await gateway.ask("order.cancel", 1, MARKET, first["id"]) == {"status": "success"}
         assert (await gateway.ask("balance.query", 1, "BTC"))["BTC"]["freeze"] == "5"
         assert (await gateway.refusal("order.cancel", 1, MARKET, first["id"]))[1] == 23
@@ -153,7 +145,7 @@ def test_pending_list_is_by_name_and_asks_the_shard_alone() -> None:
     async def body() -> None:
         gateway = await opened()
         for market, price in ((MARKET, "5"), (OTHER, "5"), (MARKET, "6")):
-            await put(gateway, 1, 1, "1", price, market)
+            await gateway.put(1, 1, "1", price, market)
         await gateway.ask("market.rename", MARKET, "Z")
         gateway.exchange.asked.clear()
         listed = await gateway.ask("order.pending_list", 1, 0, 10)

@@ -13,6 +13,10 @@ LIMIT_ORDER = [1, MARKET, 1, "10", "8000", "0.002", "0.001", "api.v1"]
 REFERRED = [1, MARKET, 1, "10", "8000", "0.002", "0.001", 100, "0.003", "api.v1"]
 MARKET_ORDER = [1, MARKET, 1, "10", "0.002", "api.v1"]
 UPDATE = [1, "BTC", "deposit", 77, "1", {}, "force"]
+CHANGES = [1, "BTC", "", 0, 0, 0, 100]
+FINISHED = [1, MARKET, 0, 0, 0, 1, 0]
+YEAR_10000_S = 253_402_300_800
+NO_MOMENTS = [-1, YEAR_10000_S, 2**63, 10**40, True, 0.0, "0", None]
 
 # Raw JSON of a value that is no decimal string.
 NO_DECIMALS = [
@@ -32,6 +36,11 @@ DECIMALS = [
     ("balance.update", UPDATE, (4,)),
     ("market.add", ["M", "BTC", 8, "BCH", 8, "1", ""], (5,)),
 ]
+
+
+def but(params: list[Any], at: int, value: Any) -> list[Any]:
+    """`params` with another value at a position."""
+    return [*params[:at], value, *params[at + 1 :]]
 
 
 async def raw(gateway: Gateway, method: str, params: list[Any], at: int, value: str) -> Any:
@@ -104,8 +113,8 @@ def test_a_decimal_is_cut_to_its_scale_and_echoed(amount: str, used: str) -> Non
 def test_a_limit_order_echoes_the_values_used(at: int, value: Any, field: str, used: Any) -> None:
     async def body() -> None:
         gateway = await opened()
-        params = [*REFERRED[:at], value, *REFERRED[at + 1 :]]
-        assert (await gateway.ask("order.put_limit", *params))[field] == used
+        order = await gateway.ask("order.put_limit", *but(REFERRED, at, value))
+        assert order[field] == used
 
     run(body())
 
@@ -134,6 +143,38 @@ def test_a_limit_order_echoes_the_values_used(at: int, value: Any, field: str, u
         ("order.depth", [MARKET, 10, "0"], 2, ["-0.1", "-1e17"]),
         ("order.pending", [1, MARKET, 0, 10], 2, [-1, 2**63, None]),
         ("order.pending_list", [1, 0, 10], 1, [-1, 2**63, None]),
+        ("balance.history", CHANGES, 1, [1, True, ["BTC"], {}]),
+        ("balance.history", CHANGES, 2, [1, True, [], {}]),
+        ("balance.history", CHANGES, 3, NO_MOMENTS),
+        ("balance.history", CHANGES, 4, NO_MOMENTS),
+        ("balance.history", CHANGES, 5, [-1, 2**63, 10**40, True, 0.0, "0", None]),
+        ("balance.history", CHANGES, 6, [0, -1, True, 1.0, "1", None]),
+        ("order.deals", [4097, 0, 2], 0, [0, -1, 2**53, 2**63, True, 1.0, "1", None]),
+        ("order.deals", [4097, 0, 2], 1, [-1, 2**63, None]),
+        ("order.deals", [4097, 0, 2], 2, [0, -1, None]),
+        ("order.finished", FINISHED, 1, [1, None, [MARKET]]),
+        ("order.finished", FINISHED, 2, NO_MOMENTS),
+        ("order.finished", FINISHED, 3, NO_MOMENTS),
+        ("order.finished", FINISHED, 4, [-1, 2**63, None]),
+        ("order.finished", FINISHED, 5, [0, -1, None]),
+        ("order.finished", FINISHED, 6, ["1", True, 1.0, "", []]),
+        ("order.finished_detail", [4097], 0, [0, -1, 2**53, 2**63, True, 1.0, "1", None]),
+        ("market.last", [MARKET], 0, [1, None, [MARKET]]),
+        ("market.deals", [MARKET, 2, 0], 0, [1, None]),
+        ("market.deals", [MARKET, 2, 0], 1, [0, -1, True, 1.0, "1", None]),
+        ("market.deals", [MARKET, 2, 0], 2, [-1, 2**63, 10**40, True, 0.0, "0", None]),
+        ("market.deal_history", [MARKET, 2, 0], 1, [0, -1, True, 1.0, "1", None]),
+        ("market.deal_history", [MARKET, 2, 0], 2, [-1, 2**63, 10**40, True, 0.0, "0"]),
+        ("market.user_deals", [1, MARKET, 0, 2], 1, [1, True, [MARKET]]),
+        ("market.user_deals", [1, MARKET, 0, 2], 2, [-1, 2**63, None]),
+        ("market.user_deals", [1, MARKET, 0, 2], 3, [0, -1, None]),
+        ("market.kline", [MARKET, 0, 0, 60], 0, [1, True, [MARKET], {}]),
+        ("market.kline", [MARKET, 0, 0, 60], 1, NO_MOMENTS),
+        ("market.kline", [MARKET, 0, 0, 60], 2, NO_MOMENTS),
+        ("market.kline", [MARKET, 0, 0, 60], 3, [True, 60.0, "60", None]),
+        ("market.status", [MARKET, 60], 0, [1, None]),
+        ("market.status", [MARKET, 60], 1, [0, -1, 604_801, 2**63, 10**40, True, 1.0, None]),
+        ("market.status_today", [MARKET], 0, [1, None, [MARKET]]),
         ("asset.list", [0, 10], 0, [-1, 2**63, True, 0.0, "0"]),
         ("asset.list", [0, 10], 1, [0, -1, True, "1"]),
         ("balance.query", [1, "BTC"], 1, [1, True, ["BTC"]]),
@@ -163,8 +204,7 @@ def test_a_value_out_of_its_bounds_is_refused(
     async def body() -> None:
         gateway = await opened()
         for value in values:
-            changed = [*params[:at], value, *params[at + 1 :]]
-            status, code, message = await gateway.refusal(method, *changed)
+            status, code, message = await gateway.refusal(method, *but(params, at, value))
             assert (status, code) == (400, 1), value
             assert message.startswith("invalid argument: ")
 
@@ -189,6 +229,23 @@ def test_a_value_out_of_its_bounds_is_refused(
         ("order.put_limit", [1, MARKET, 1, "1z", *LIMIT_ORDER[4:]], 'amount: "1z" is not a decim'),
         ("asset.list", [-1], "offset: -1 is not in 0..2^63-1"),
         ("asset.list", [10**50], f"offset: 1{'0' * 39}... is not in 0..2^63-1"),
+        ("balance.history", CHANGES[:6], "limit: missing"),
+        ("balance.history", but(CHANGES, 3, -1), "start_time: -1 is no second of the years 1970"),
+        ("balance.history", but(CHANGES, 4, -1), "end_time: -1 is no second of the years 1970"),
+        ("balance.history", but(CHANGES, 6, 0), "limit: 0 is below 1"),
+        ("balance.history", but(CHANGES, 6, 101), "limit: 101 is above 100"),
+        ("order.deals", [2**53, 0, 1], "order_id: 9007199254740992 is not in 1..2^53-1"),
+        ("order.finished", [*FINISHED, 1], "params: at most 7 expected, 8 given"),
+        ("order.finished", but(FINISHED, 6, 3), "side: 3 is neither 1 nor 2"),
+        ("market.deals", [MARKET, 1], "last_id: missing"),
+        ("market.deals", [MARKET, 1001, 0], "limit: 1001 is above 1000"),
+        ("market.deals", [MARKET, 1, 2**63], "last_id: 9223372036854775808 is not in 0..2^63-1"),
+        ("market.kline", [MARKET, 0, 0, 7], "interval: 7 divides no minute, hour or day, and is"),
+        ("market.kline", [MARKET, -1, 0, 60], "start: -1 is no second of the years 1970 to 9999"),
+        ("market.kline", [MARKET, 0, -1, 60], "end: -1 is no second of the years 1970 to 9999"),
+        ("market.kline", [], "start: missing"),
+        ("market.status", [MARKET, 0], "period: 0 is not in 1..604800"),
+        ("market.status", ["x" * 50, 1], f'market: "{"x" * 40}..."'),
         ("keys.add", [["read", "write"]], 'scopes: "write" is none of read, trade, admin'),
     ],
 )
@@ -249,6 +306,25 @@ LADDERS = [
         [(7, 0, MARKET), (42, 2, 17), (41, 1, "XYZ"), (1, 0, "")],
     ),
     ("asset.add", ["NEW", 8, 8, ""], [(7, 0, "BTC"), (42, 1, 7), (13, 0, ""), (1, 3, 1)]),
+    (
+        "balance.history",
+        CHANGES,
+        [(27, 6, 101), (1, 5, -1), (1, 3, -1), (12, 1, "XYZ"), (6, 0, 0), (1, 2, 1)],
+    ),
+    ("order.deals", [4097, 0, 1], [(27, 2, 101), (1, 1, -1), (1, 0, "1")]),
+    (
+        "order.finished",
+        FINISHED,
+        [(27, 5, 101), (1, 3, -1), (26, 6, 3), (25, 1, "XYZ"), (6, 0, 0), (1, 4, "0")],
+    ),
+    (
+        "market.user_deals",
+        [1, MARKET, 0, 1],
+        [(27, 3, 101), (1, 2, -1), (43, 1, "XYZ"), (6, 0, 0), (1, 2, None)],
+    ),
+    ("market.deals", [MARKET, 1, 0], [(1, 2, -1), (27, 1, 1001), (43, 0, "XYZ"), (1, 2, "0")]),
+    ("market.kline", [MARKET, 0, 0, 60], [(1, 3, 7), (43, 0, "XYZ"), (1, 1, None)]),
+    ("market.status", [MARKET, 60], [(1, 1, 0), (43, 0, "XYZ"), (1, 1, None)]),
 ]
 
 
