@@ -9,6 +9,7 @@ from __future__ import annotations
 import typer
 
 from analytics import cli
+from analytics.cli_compact import add_compact
 
 LAKE_USUAL = "./data/lake"
 
@@ -33,6 +34,9 @@ ROOT = cli.Root(
 )
 cli.add_questions(app, ROOT)
 cli.add_care(app, ROOT)
+# A copy on a laptop has no archive.  If there is one after all, the commit that comes second is
+# refused, and either begins anew.
+add_compact(app, ROOT, lambda said: False)
 
 
 def main() -> None:

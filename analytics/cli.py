@@ -67,7 +67,7 @@ class Root(NamedTuple):
     locate: Callable[[str | None], str]
 
 
-class _Misuse(Exception):
+class Misuse(Exception):
     """The caller has asked for what cannot be; the message is for them."""
 
 
@@ -130,13 +130,13 @@ def _add_sql(app: typer.Typer, root: Root) -> None:
         "DESCRIBE deals" tells the columns; the one called user is written "user".
         Macros: kline, finished, user_deals, balance_history and more.
         """
-        with _failures(root):
-            connection = warehouse.connect(_lake(root, place)[0])
+        with failures(root):
+            connection = warehouse.connect(lake_of(root, place)[0])
             try:
                 # Only the statement itself is the caller's: what it fails with is judged apart.
                 relation = connection.sql(query)
                 if relation is None:
-                    raise _Misuse("the statement gives no rows")
+                    raise Misuse("the statement gives no rows")
                 reader = relation.to_arrow_reader(_BATCH_ROWS)
                 emit(reader.schema, reader, output)
             except duckdb.Error as error:
@@ -163,14 +163,14 @@ def _add_kline(app: typer.Typer, root: Root) -> None:
         without a zone it is UTC.  The bucket that holds --end is the last one.
         Weeks begin on Monday, months on the first.
         """
-        with _failures(root):
-            connection = warehouse.connect(_lake(root, place)[0])
+        with failures(root):
+            connection = warehouse.connect(lake_of(root, place)[0])
             number, name = _market(connection, market)
             span = _span(connection, number, (start, end), interval)
             try:
                 bars = kline(connection, number, span, interval, KLINE_ROWS_MAX)
             except TooManyRows as fault:
-                raise _Misuse(f"{fault}: choose a later --start") from fault
+                raise Misuse(f"{fault}: choose a later --start") from fault
             if plot is not None:
                 _plot(plot, bars, interval, name)
             if plot is None or output is not None:
@@ -185,8 +185,8 @@ def _add_status(app: typer.Typer, root: Root) -> None:
         Files, rows, bytes and dates; the watermark is the newest entry of the
         stream's journal whose rows are in the lake.
         """
-        with _failures(root):
-            _, manifest = _lake(root, place)
+        with failures(root):
+            _, manifest = lake_of(root, place)
             rows = _status_rows(manifest)
             emit_table(pa.Table.from_pylist(rows, schema=_STATUS), output)
             if output is None:
@@ -206,8 +206,8 @@ def _add_check(app: typer.Typer, root: Root) -> None:
         the fees are the net updates.  Bars are those of the deals.
         Exit code 1 when anything is found.
         """
-        with _failures(root):
-            connection = warehouse.connect(_lake(root, place)[0])
+        with failures(root):
+            connection = warehouse.connect(lake_of(root, place)[0])
             with _progress() as progress:
                 found = checks.check(connection, progress)
             if output is not None:
@@ -220,11 +220,11 @@ def _add_check(app: typer.Typer, root: Root) -> None:
 
 
 @contextmanager
-def _failures(root: Root) -> Iterator[None]:
+def failures(root: Root) -> Iterator[None]:
     """Turn what may go wrong into a sentence and an exit code."""
     try:
         yield
-    except (_Misuse, CannotWrite) as fault:
+    except (Misuse, CannotWrite) as fault:
         _complain(f"{root.program}: {fault}")
         raise typer.Exit(MISUSED) from fault
     except BrokenPipeError:
@@ -244,16 +244,16 @@ def _sentence(fault: BaseException) -> str:
     return " ".join(said.split()) or type(fault).__name__
 
 
-def _lake(root: Root, place: str | None) -> tuple[str, Manifest]:
+def lake_of(root: Root, place: str | None) -> tuple[str, Manifest]:
     """Where the lake lies, and its manifest."""
     url = root.locate(place)
     try:
         lake = Lake(url)
     except (ValueError, ImportError) as fault:
-        raise _Misuse(f"{url}: {fault}") from fault
+        raise Misuse(f"{url}: {fault}") from fault
     manifest = lake.manifest()
     if not manifest.version:
-        raise _Misuse(f"there is no lake at {url}")
+        raise Misuse(f"there is no lake at {url}")
     return url, manifest
 
 
@@ -262,7 +262,7 @@ def _judged(connection: duckdb.DuckDBPyConnection, error: duckdb.Error) -> Excep
     if not isinstance(error, _OWN_MISTAKES):
         for table in SCHEMAS:
             warehouse.ask(connection.cursor(), f"SELECT bit_xor(hash(t)) FROM {table} AS t")
-    return _Misuse(_sentence(error))
+    return Misuse(_sentence(error))
 
 
 def _market(connection: duckdb.DuckDBPyConnection, text: str) -> tuple[int, str]:
@@ -273,7 +273,7 @@ def _market(connection: duckdb.DuckDBPyConnection, text: str) -> tuple[int, str]
     for name, number in known.items():
         if text == str(number):
             return number, name
-    raise _Misuse(f"there is no market {text}; there are: {', '.join(known) or 'none'}")
+    raise Misuse(f"there is no market {text}; there are: {', '.join(known) or 'none'}")
 
 
 def _span(
@@ -296,7 +296,7 @@ def _span(
     if start_s is None:
         start_s = max(0, end_s - (_BUCKETS_USUAL - 1) * interval_s)
     if start_s > end_s:
-        raise _Misuse("--start is after --end, or after now")
+        raise Misuse("--start is after --end, or after now")
     return Span(start_s, end_s)
 
 
@@ -305,11 +305,11 @@ def _plot(path: Path, bars: list[Bar], interval_s: int, market: str) -> None:
     from analytics import plots
 
     if not bars:
-        raise _Misuse(f"{market} has no deal up to then: there is nothing to draw")
+        raise Misuse(f"{market} has no deal up to then: there is nothing to draw")
     try:
         plots.save(plots.candles(bars, interval_s, market), path)
     except OSError as fault:
-        raise _Misuse(f"{path} cannot be written: {fault}") from fault
+        raise Misuse(f"{path} cannot be written: {fault}") from fault
     print(f"drawn into {path}")
 
 

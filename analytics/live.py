@@ -66,12 +66,14 @@ class _Tail:
 class Live:
     """One DuckDB over the files at `url` and a tail of its own.
 
-    pools: how many threads each kind of question has.
+    pools: how many threads each kind of question has.  memory_mb: DuckDB's, for all of them.
     extend, trim and moment are for one thread, the writer's; ask runs questions in others.
     """
 
-    def __init__(self, url: str, pools: Mapping[str, int]) -> None:
+    def __init__(self, url: str, pools: Mapping[str, int], memory_mb: int = 1024) -> None:
         self._connection, self._root = connect_bare(url)
+        # DuckDB's own limit is most of the machine, which others need.
+        self._connection.execute(f"SET GLOBAL memory_limit = '{int(memory_mb)}MB'")
         self._tails: dict[Place, _Tail] = {}
         self._files: dict[int, dict[Place, list[FileEntry]]] = {}
         self._local = threading.local()

@@ -10,8 +10,11 @@ Times are TIMESTAMPTZ in UTC; a column called user must be quoted in DuckDB ("us
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator, Sequence
 from importlib.resources import files
+from pathlib import Path
+from tempfile import gettempdir
 from typing import Any, Protocol
 
 import duckdb
@@ -151,7 +154,9 @@ def newest_first(
 
 def _connect(url: str, manifest: Manifest | None) -> tuple[duckdb.DuckDBPyConnection, str]:
     """A DuckDB that shows a manifest, the newest by default, and the root of the lake for it."""
-    connection = duckdb.connect(config=_CONFIG)
+    # Where DuckDB puts what does not fit into memory: by default that is wherever one stands.
+    spill = Path(gettempdir()) / f"excore-lake-{os.getpid()}"
+    connection = duckdb.connect(config={**_CONFIG, "temp_directory": str(spill)})
     try:
         connection.execute("SET GLOBAL TimeZone = 'UTC'")
         root = _root(connection, url)

@@ -22,6 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 
 from analytics import cli
+from analytics.cli_compact import add_compact
 from api.client import DEADLINE_MAX_S, Client, ExcoreRpcError, NoAnswer
 from excore_ray.actors.replay import kind_of, replay
 from excore_ray.core.audit import check_catalog, check_ledger, check_market
@@ -46,7 +47,7 @@ app = typer.Typer(
 keys_app = typer.Typer(no_args_is_help=True, help="API credentials: add, list, revoke.")
 app.add_typer(keys_app, name="keys")
 lake_app = typer.Typer(
-    no_args_is_help=True, help="The lake of Parquet files: look at it, check it."
+    no_args_is_help=True, help="The lake of Parquet files: look at it, check it, merge its files."
 )
 app.add_typer(lake_app, name="lake")
 
@@ -197,9 +198,18 @@ def _lake_of(data: str | None) -> str:
         return str(_places(data).lake)
 
 
+def _runs(data: str | None) -> bool:
+    try:
+        read_running(_places(data))
+    except SettingsError:
+        return False
+    return True
+
+
 LAKE = cli.Root("excore", "excore lake", typer.Option(None, "--data", help=DATA_HELP), _lake_of)
 cli.add_questions(app, LAKE)
 cli.add_care(lake_app, LAKE)
+add_compact(lake_app, LAKE, _runs)
 
 
 def main() -> None:

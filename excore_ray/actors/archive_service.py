@@ -59,7 +59,8 @@ class ArchiveService:
         self._archive = archive
         self._settings = settings
         self._now_us = now_us
-        self._live = Live(url, {"narrow": settings.threads, "wide": settings.wide_threads})
+        pools = {"narrow": settings.threads, "wide": settings.wide_threads}
+        self._live = Live(url, pools, settings.memory_mb)
         self._asks: dict[tuple[int, int], asyncio.Task[None]] = {}
         self._moments: dict[int, Moment] = {}  # of the questions under way
         self._trimming: asyncio.TimerHandle | None = None

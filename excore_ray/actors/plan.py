@@ -86,12 +86,14 @@ class ArchiveSettings(msgspec.Struct, frozen=True):
 
 
 class ServiceSettings(msgspec.Struct, frozen=True):
-    """threads, wide_threads: for questions, and for those that may read many files.
+    """memory_mb: DuckDB's, for all questions.
+    threads, wide_threads: for questions, and for those that may read many files.
 
     asks_max: questions under way; beyond it they are refused with SERVICE_UNAVAILABLE.
     question_s: after so long a question is given up.
     """
 
+    memory_mb: int = 1024
     threads: int = 4
     wide_threads: int = 2
     asks_max: int = 2_000

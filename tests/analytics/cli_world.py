@@ -31,5 +31,5 @@ def ask(data: Path, *words: str, root: str = "analytics") -> Result:
     """One command of either command line, on the lake of a data directory."""
     if root == "analytics":
         return CliRunner().invoke(app, [*words, "--lake", str(data / "lake")])
-    words = ("lake", *words) if words[0] in ("status", "check") else words
+    words = ("lake", *words) if words[0] in ("status", "check", "compact") else words
     return CliRunner().invoke(excore, [*words, "--data", str(data)])
