@@ -18,12 +18,12 @@ from tempfile import gettempdir
 from typing import Any, Protocol
 
 import duckdb
-import fsspec.core  # type: ignore[import-untyped]
 import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
 
 from analytics.lake import SCHEMAS, Lake, LakeError, Manifest
 from analytics.lake_schema import PART_NAMES
+from analytics.lake_store import file_system
 
 # In the order in which they need each other: a macro is checked when it is made.
 QUESTIONS = (
@@ -229,7 +229,7 @@ def _accuse(
 
 def _root(connection: duckdb.DuckDBPyConnection, url: str) -> str:
     """The root of the lake as DuckDB spells it; it learns of the filesystem if it must."""
-    filesystem, path = fsspec.core.url_to_fs(url)
+    filesystem, path = file_system(url)
     if any(mark in path for mark in "*?["):
         raise LakeError(f"{url}: DuckDB takes *, ? and [ for patterns: move the lake")
     if any(folder.startswith(("market=", "shard=", "date=")) for folder in path.split("/")):
