@@ -27,6 +27,7 @@ from analytics.warehouse import Dates, Scope, columns_of, connect_bare, source_o
 Answer = TypeVar("Answer")
 
 TAIL_TABLES = ("deals", "orders", "balances")
+_AGAIN_S = 0.1  # until a question that was given up, and goes on, is interrupted again
 _RECENT = 2  # manifests whose files are kept sorted: the newest, and the one before
 # A deal that no bar has yet is a bar of its own: who reads bars puts the parts together.
 _BARS_OF_DEALS = (
@@ -188,13 +189,17 @@ class Asked(Generic[Answer]):
 
     def interrupt(self) -> None:
         """Give the question up: its future raises duckdb.InterruptException, or is cancelled."""
-        if self.future.cancel():
+        if self.future.cancel() or self.future.done():
             return
         with self._lock:
-            # DuckDB forgets an interrupt when the next statement begins; the scope does not.
             self._scope.given_up = True
             if self._running is not None:
                 self._running.interrupt()
+        # DuckDB forgets an interrupt when the next statement begins.  The scope does not, but the
+        # statement may have been between the two.
+        again = threading.Timer(_AGAIN_S, self.interrupt)
+        again.daemon = True
+        again.start()
 
     def _run(self, question: Question[Answer]) -> Answer:
         cursor = self._cursor()
