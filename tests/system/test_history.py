@@ -152,7 +152,7 @@ class Scene:
                 while self.server.actors(ARCHIVE) in (before, []):
                     assert time.monotonic() < until, "the archive does not come back"
                     time.sleep(0.02)
-            time.sleep(chance.uniform(0.0, 2.5))
+            time.sleep(chance.uniform(0.0, 1.5))
 
     def _read_files(self) -> None:
         """Whoever opens the lake sees deals without a hole and without a double."""
