@@ -13,6 +13,7 @@ BENCHMARKS = (
     ("tests.bench.kernel", "The market machine alone"),
     ("tests.bench.memory", "Memory of an open order"),
     ("tests.bench.http", "Orders over HTTP, end to end and durable"),
+    ("tests.bench.lake", "The lake: making it, asking it, and what it costs"),
 )
 KERNEL_FILE = "tests/vectors/kernel/mebw_normal_s23_1M.csv.xz"
 

@@ -40,6 +40,7 @@ PARTS = {
     "LedgerActor": "ledger",
     "CatalogActor": "catalog",
     "CompactorActor": "compactor",
+    "ArchiveActor": "archive",
 }
 
 
@@ -68,27 +69,44 @@ class Server:
                     found[part] = found.get(part, 0.0) + times.user + times.system
         return found
 
+    def cpu_since(self, before: dict[str, float], orders: int) -> str:
+        """CPU microseconds an order since cpu() gave `before`, by part, as text."""
+        after = self.cpu()
+        return " ".join(
+            f"{part} {1e6 * (after[part] - before.get(part, 0.0)) / orders:.1f}"
+            for part in PARTS.values()
+            if part in after
+        )
+
 
 @contextmanager
 def exchange(arguments: list[str]) -> Iterator[Server]:
     """A running exchange in a temporary directory, ended afterwards."""
-    with tempfile.TemporaryDirectory(prefix="excore-bench-") as directory:
-        data = Path(directory) / "data"
-        command = [sys.executable, "-m", "excore_ray", "serve", "--data", str(data), "--port", "0"]
-        process = subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        try:
-            url = ""
-            for line in process.stdout:
-                if line.startswith("excore ready "):
-                    url = line.split()[2]
-                    break
-            if not url:
-                raise RuntimeError("the exchange did not start")
-            yield Server(process, url, data)
-        finally:
-            process.terminate()
-            process.wait(60)
+    with (
+        tempfile.TemporaryDirectory(prefix="excore-bench-") as directory,
+        exchange_on(Path(directory) / "data", arguments) as server,
+    ):
+        yield server
+
+
+@contextmanager
+def exchange_on(data: Path, arguments: list[str]) -> Iterator[Server]:
+    """A running exchange on a data directory, ended afterwards."""
+    command = [sys.executable, "-m", "excore_ray", "serve", "--data", str(data), "--port", "0"]
+    process = subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        url = ""
+        for line in process.stdout:
+            if line.startswith("excore ready "):
+                url = line.split()[2]
+                break
+        if not url:
+            raise RuntimeError("the exchange did not start")
+        yield Server(process, url, data)
+    finally:
+        process.terminate()
+        process.wait(60)
 
 
 def prepare(client: Client) -> None:
@@ -97,6 +115,11 @@ def prepare(client: Client) -> None:
     client.call("asset.add", "USDT", 20, 8, "")
     for number in range(MARKETS):
         client.call("market.add", f"M{number}", "BTC", 8, "USDT", 8, "0.001", "")
+    pay_in(client)
+
+
+def pay_in(client: Client) -> None:
+    """Plenty of both assets for every user."""
     updates = [
         ("balance.update", user, asset, "deposit", 1, amount, {})
         for user in range(1, USERS + 1)
@@ -141,13 +164,8 @@ def measure(server: Server, case: tuple[int, int, int]) -> None:
     requests = requests_of(server, bodies)
     before, began = server.cpu(), os.times()
     outcome = in_process(server.port, requests, connections)
-    after = server.cpu()
     orders_done = count * batch
-    used = " ".join(
-        f"{part} {1e6 * (after[part] - before.get(part, 0.0)) / orders_done:.1f}"
-        for part in ("gateway", "market", "ledger", "catalog", "compactor")
-        if part in after
-    )
+    used = server.cpu_since(before, orders_done)
     ended = os.times()
     own = ended.children_user + ended.children_system - began.children_user - began.children_system
     name = f"{connections} connections" + (f", batches of {batch}" if batch > 1 else "")
