@@ -32,7 +32,7 @@ from analytics.history_rows import (
 )
 from analytics.warehouse import WHOLE, Dates, Scope, ask, newest_first
 
-OFFSET_MERGED_MAX = 1_000  # beyond it, an answer is not put together window by window
+OFFSET_MERGED_MAX = 10_000  # beyond it, an answer is not put together window by window
 ORDER_ID_STRIDE = 4_096  # the rest of an order id is its market
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

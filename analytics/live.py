@@ -73,6 +73,8 @@ class Live:
 
     def __init__(self, url: str, pools: Mapping[str, int], memory_mb: int = 1024) -> None:
         self._connection, self._root = connect_bare(url)
+        # Footers have statistics of each row group: parsed anew, they are most of a small question.
+        self._connection.execute("SET GLOBAL parquet_metadata_cache = true")
         # DuckDB's own limit is most of the machine, which others need.
         self._connection.execute(f"SET GLOBAL memory_limit = '{int(memory_mb)}MB'")
         self._tails: dict[Place, _Tail] = {}

@@ -27,6 +27,7 @@ from analytics.live import Live, Moment, Place
 from analytics.market_data import TooManyRows
 from excore_ray.actors.archive import Archive
 from excore_ray.actors.archive_answers import Reading, is_history, reading_of
+from excore_ray.actors.backseat import Backseat
 from excore_ray.actors.plan import ServiceSettings
 from excore_ray.actors.wire import Connection
 from excore_ray.core import messages as m
@@ -46,7 +47,7 @@ _TRIM_S = 0.5
 class ArchiveService:
     """Answers questions about what an archive follows.  A `Handler` of its wire.
 
-    now_us: the wall clock.
+    now_us: the wall clock.  seat: of the thread it runs in, to hurry while somebody waits.
     """
 
     def __init__(
@@ -55,10 +56,12 @@ class ArchiveService:
         url: str,
         settings: ServiceSettings,
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+        seat: Backseat | None = None,
     ) -> None:
         self._archive = archive
         self._settings = settings
         self._now_us = now_us
+        self._seat = seat
         pools = {"narrow": settings.threads, "wide": settings.wide_threads}
         self._live = Live(url, pools, settings.memory_mb)
         self._asks: dict[tuple[int, int], asyncio.Task[None]] = {}
@@ -106,6 +109,8 @@ class ArchiveService:
                 continue
             task = asyncio.create_task(self._serve(connection, token, ask))
             self._asks[key] = task
+            if self._seat is not None:
+                self._seat.hurry()
             task.add_done_callback(functools.partial(self._forget, key))
 
     def disconnected(self, connection: Connection, reason: str) -> None:
@@ -113,6 +118,8 @@ class ArchiveService:
 
     def _forget(self, key: tuple[int, int], task: asyncio.Task[None]) -> None:
         del self._asks[key]
+        if self._seat is not None and not self._asks:
+            self._seat.give_way()
 
     async def _serve(self, connection: Connection, token: int, ask: m.Ask) -> None:
         if type(ask) is m.AskStatus:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from excore_ray.actors.backseat import Backseat
 from excore_ray.actors.catalog import CatalogShell, open_catalog
 from excore_ray.actors.clock import SteadyClock
 from excore_ray.actors.compactor import Compactor, CompactorSettings
@@ -162,10 +163,12 @@ class ArchiveActor(Host):
         # Only here: no other process should carry DuckDB and Arrow.
         from excore_ray.actors.lakekeeper import Lakekeeper
 
-        os.nice(self._settings.niceness)
         data = Path(self.node.data)
         self._keeper = Lakekeeper(
-            functools.partial(_streams, data), functools.partial(read_sqlite, data), self._settings
+            functools.partial(_streams, data),
+            functools.partial(read_sqlite, data),
+            self._settings,
+            Backseat(self._settings.niceness),
         )
         secret = read_secret(Path(self.node.secret))
         wiring = TcpWiring(ARCHIVE, secret, find, self.node.host, self.node.wire)

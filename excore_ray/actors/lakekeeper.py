@@ -20,6 +20,7 @@ from analytics import lake_compact
 from analytics.lake import FileEntry, Lake, LakeError, Manifest, StaleManifest
 from excore_ray.actors.archive import Archive
 from excore_ray.actors.archive_service import ArchiveService
+from excore_ray.actors.backseat import Backseat
 from excore_ray.actors.plan import LakeSettings
 from excore_ray.actors.wire import Endpoint
 from excore_ray.actors.wire_server import Server
@@ -33,6 +34,7 @@ class Lakekeeper:
     """One incarnation of the archive actor.
 
     streams: names the streams there are now.  open_reader: opens one beside its owner.
+    seat: of the thread of the loop, which gives way while nobody waits.
     tasks: run until stop(); one that ends before is a failure.
     """
 
@@ -41,10 +43,12 @@ class Lakekeeper:
         streams: Callable[[], Iterable[str]],
         open_reader: Callable[[str], JournalReader],
         settings: LakeSettings,
+        seat: Backseat | None = None,
     ) -> None:
         self.lake = Lake(settings.url)
         self.archive = Archive(streams, open_reader, self.lake, settings.flush)
-        self.service = ArchiveService(self.archive, settings.url, settings.questions)
+        self.service = ArchiveService(self.archive, settings.url, settings.questions, seat=seat)
+        self._seat = seat
         self.tasks: list[asyncio.Task[None]] = []
         self._settings = settings
         self._server: Server | None = None
@@ -64,10 +68,14 @@ class Lakekeeper:
             asyncio.create_task(self.archive.run(), name="the archive"),
             asyncio.create_task(self._keep(), name="the upkeep of the lake"),
         ]
+        if self._seat is not None:
+            self._seat.give_way()
         return self._server.endpoint
 
     async def stop(self) -> None:
         """Answer nothing more, and write what the journals have: they will not grow any more."""
+        if self._seat is not None:
+            self._seat.hurry()
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)

@@ -79,7 +79,7 @@ class ArchiveSettings(msgspec.Struct, frozen=True):
     watermark of a stream without new rows moves.
     """
 
-    poll_s: float = 0.25
+    poll_s: float = 0.5
     rows_max: int = 50_000
     age_s: float = 2.0
     idle_s: float = 5.0
@@ -106,8 +106,9 @@ class LakeSettings(msgspec.Struct, frozen=True):
     url: a directory or any fsspec URL; "" for the directory `lake` beside the journals.
     keep_days: how many whole days of deals, orders and balances are kept, 0 for ever; bars are
     kept always.  upkeep_s: seconds between two looks for files to merge.  grace_s: how long a
-    replaced file is left to those who still read it.  niceness: of the process, so that trading
-    goes first.  flush: when rows become files.  questions: how they are answered.
+    replaced file is left to those who still read it.  niceness: of the process where it cannot
+    give way to trading altogether.  flush: when rows become files.  questions: how they are
+    answered.
     """
 
     url: str = ""

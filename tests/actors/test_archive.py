@@ -13,9 +13,9 @@ import pytest
 
 from analytics.lake import Lake, bars_of
 from excore_ray.actors.archive import Archive
-from excore_ray.actors.plan import ArchiveSettings
 from excore_ray.actors.archive_follower import Follower
 from excore_ray.actors.archive_rows import Scales
+from excore_ray.actors.plan import ArchiveSettings
 from excore_ray.core import commands as c
 from excore_ray.core.ledger import Ledger
 from excore_ray.core.orders import Side

@@ -130,9 +130,9 @@ def test_the_same_rows_make_the_same_sorted_bytes(
 
 def test_a_file_is_made_to_be_searched(tmp_path: Path) -> None:
     lake = Lake(str(tmp_path))
-    [entry] = lake.write("deals", 3, 1, 10**9, deals(3, 50_001, seconds=0.1))
+    [entry] = lake.write("deals", 3, 1, 10**9, deals(3, 16_385, seconds=0.1))
     metadata = pq.ParquetFile(tmp_path / entry.path).metadata
-    assert [metadata.row_group(n).num_rows for n in range(2)] == [50_000, 1]
+    assert [metadata.row_group(n).num_rows for n in range(2)] == [16_384, 1]
     group = metadata.row_group(0)
     assert [column.column_index for column in group.sorting_columns] == [0]
     for n in range(group.num_columns):
