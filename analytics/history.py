@@ -94,7 +94,8 @@ def order_deals(
     tables = scope.tables("deals", parts=[order_id % ORDER_ID_STRIDE])
     rows = ask(
         connection,
-        f"{tables}SELECT {_OWN_DEAL} FROM order_deals(?) ORDER BY deal_id DESC LIMIT ? OFFSET ?",
+        f"{tables}SELECT {_OWN_DEAL} FROM order_deals(?)"
+        " ORDER BY deal_id DESC, role LIMIT ? OFFSET ?",
         *[order_id, page.limit, page.offset],
     )
     return [OwnDeal(_time(row[0]), *row[1:]) for row in rows]
