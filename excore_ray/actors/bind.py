@@ -156,8 +156,12 @@ class ArchiveActor(Host):
         if self._keeper is not None:
             for task in self._keeper.tasks:
                 task.remove_done_callback(end_on_failure)
-            async with asyncio.timeout(patience_s):
-                await self._keeper.stop()
+            try:
+                async with asyncio.timeout(patience_s):
+                    await self._keeper.stop()
+            except TimeoutError:
+                # It was far behind.  What is not written now is still in the journals.
+                logger.warning("the archive is cut short: the next start goes on from here")
 
     async def _start(self) -> Endpoint | None:
         # Only here: no other process should carry DuckDB and Arrow.
