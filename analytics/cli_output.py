@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from analytics.history_rows import plain_text
 from analytics.lake_schema import QUANTITY
 
 TABLE_ROWS_MAX = 1_000  # what is shown as a table; other forms have all rows
@@ -175,8 +176,7 @@ def _plain(value: Any) -> Any:
             # JSON has no word for what is not finite.
             return value if abs(value) < float("inf") else str(value)
         case Decimal():
-            text = f"{value:f}"
-            return text.rstrip("0").rstrip(".") if "." in text else text
+            return plain_text(value)
         case datetime() | date() | time_of_day():
             return value.isoformat()
         case bytes():

@@ -136,3 +136,9 @@ class StatusToday(NamedTuple):
     low: Decimal
     volume: Decimal
     deal: Decimal
+
+
+def plain_text(quantity: Decimal) -> str:
+    """A quantity as people write it: all its digits, no exponent, no zeros at the end."""
+    text = f"{quantity:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text

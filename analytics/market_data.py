@@ -19,7 +19,7 @@ from typing import Any
 
 import duckdb
 
-from analytics.history_rows import Bar, Span, Status, StatusToday
+from analytics.history_rows import Bar, Span, Status, StatusToday, plain_text
 from analytics.lake import LakeError
 from analytics.warehouse import WHOLE, Scope, ask, newest_first
 
@@ -286,7 +286,7 @@ def _traded(
         # A sum has reached 10**18: rare, and twice as dear.
         parts = "volume_whole, volume_fraction, amount_whole, amount_fraction"
         rows = ask(connection, f"{tables}SELECT {prices}, {parts}{found}", list(markets))
-        return [(*r[:6], *(_text(_total(*r[k : k + 2])) for k in (6, 8))) for r in rows]
+        return [(*r[:6], *(plain_text(_total(*r[k : k + 2])) for k in (6, 8))) for r in rows]
 
 
 def _filled(
@@ -318,12 +318,6 @@ def _date(at_s: int) -> str:
 def _total(whole: Decimal, fraction: Decimal) -> Decimal:
     """A total that was summed in two parts, exact."""
     return _EXACT.add(whole, fraction)
-
-
-def _text(quantity: Decimal) -> str:
-    """A quantity as plain text."""
-    text = f"{quantity:f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def _or_zero(price: Decimal | None) -> Decimal:

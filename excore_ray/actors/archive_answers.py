@@ -17,7 +17,7 @@ import duckdb
 import msgspec
 
 from analytics import history, market_data
-from analytics.history_rows import BalanceChange, FinishedOrder, OwnDeal, Page, Span
+from analytics.history_rows import BalanceChange, FinishedOrder, OwnDeal, Page, Span, plain_text
 from analytics.live import Place
 from analytics.warehouse import Scope
 from excore_ray.core import questions as q
@@ -58,11 +58,8 @@ def is_history(ask: object) -> bool:
 
 
 def plain(quantity: Decimal | None) -> str:
-    """A quantity without zeros at the end; "" for None."""
-    if quantity is None:
-        return ""
-    text = f"{quantity:f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
+    """A quantity as plain text; "" for None."""
+    return "" if quantity is None else plain_text(quantity)
 
 
 def _us(time: datetime) -> int:
