@@ -11,17 +11,19 @@ Source: the RPC reference, methods market.kline, market.status, market.status_to
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Context, Decimal
-from typing import Any
 
 import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from analytics.history_rows import Bar, Span, Status, StatusToday, plain_text
 from analytics.lake import LakeError
-from analytics.warehouse import WHOLE, Scope, ask, newest_first
+from analytics.lake_values import plain_texts
+from analytics.warehouse import WHOLE, Scope, ask, ask_columns, newest_first
 
 DAY_S = 86_400
 WEEK_S = 604_800
@@ -34,7 +36,10 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EXACT = Context(prec=80)
 _ZERO = Decimal(0)
 
-Row = tuple[int, str, str, str, str, str, str]  # a Bar with quantities as plain text
+# A Bar, column by column, with its quantities as plain text.
+BAR_TEXTS = pa.schema(
+    [("time", pa.int64()), *((name, pa.string()) for name in Bar._fields if name != "time")]
+)
 
 
 class TooManyRows(LakeError):
@@ -62,6 +67,16 @@ class Interval:
         if self.interval_s == MONTH_S:
             return self.bucket_of(bucket_s + 31 * DAY_S)
         return bucket_s + self.interval_s
+
+    def buckets(self, first_s: int, until_s: int) -> pa.Array:
+        """Where each bucket begins, from one to another; the last is not included."""
+        if self.interval_s != MONTH_S:
+            return pa.arange(first_s, until_s, self.interval_s)
+        found: list[int] = []
+        while first_s < until_s:
+            found.append(first_s)
+            first_s = self.after(first_s)
+        return pa.array(found, pa.int64())
 
     def count(self, first_s: int, last_s: int) -> int:
         """How many buckets there are from that of one second to that of another."""
@@ -100,7 +115,8 @@ def kline(
     there is none.  interval_s: see interval_of.  TooManyRows is raised before the work is done.
     """
     found = kline_texts(connection, [market], span, interval_s, rows_max, scope)
-    return [Bar._make((row[0], *map(Decimal, row[1:]))) for row in found[market]]
+    columns = (column.to_pylist() for column in found[market].columns)
+    return [Bar._make((row[0], *map(Decimal, row[1:]))) for row in zip(*columns, strict=True)]
 
 
 def kline_texts(
@@ -110,8 +126,8 @@ def kline_texts(
     interval_s: int,
     rows_max: int = ROWS_MAX,
     scope: Scope = WHOLE,
-) -> dict[int, list[Row]]:
-    """The kline of each market, see `kline`, with quantities as plain text.
+) -> dict[int, pa.Table]:
+    """The kline of each market, see `kline`, as tables of BAR_TEXTS.
 
     rows_max: of all markets together.
     """
@@ -120,17 +136,18 @@ def kline_texts(
     until_s = interval.after(interval.bucket_of(span.end_s))
     count = interval.count(span.start_s, span.end_s)
     if not markets or not count:
-        return {market: [] for market in markets}
+        return {market: BAR_TEXTS.empty_table() for market in markets}
     if count * len(markets) > rows_max:
         _refuse_too_many(connection, markets, span, interval, (rows_max, scope))
-    traded: dict[int, list[Row]] = {market: [] for market in markets}
-    for market, *row in _traded(connection, markets, (start_s, until_s), interval_s, scope):
-        traded[market].append(tuple(row))
-    quiet = [m for m, rows in traded.items() if not rows or rows[0][0] != start_s]
+    found = _traded(connection, markets, (start_s, until_s), interval_s, scope)
+    traded = _by_market(found, markets)
+    quiet = [
+        market for market, bars in traded.items() if not bars or bars["time"][0].as_py() != start_s
+    ]
     before = price_before(connection, quiet, start_s, scope) if quiet else {}
     return {
-        market: list(_filled(rows, before.get(market), (start_s, until_s), interval))
-        for market, rows in traded.items()
+        market: _filled(bars, before.get(market), (start_s, until_s), interval)
+        for market, bars in traded.items()
     }
 
 
@@ -270,44 +287,63 @@ def _traded(
     bounds: tuple[int, int],
     interval_s: int,
     scope: Scope,
-) -> list[tuple[Any, ...]]:
-    """Market and row of each bucket with a deal, by market and time."""
+) -> pa.Table:
+    """Market and columns of BAR_TEXTS of each bucket with a deal, by market and time."""
     table = "bars" if interval_s % 60 == 0 else "deals"
     source = "bar_buckets" if table == "bars" else "deal_buckets"
     start_s, until_s = bounds
     window = (_date(start_s), _date(until_s - 1))
     tables = scope.tables(table, parts=markets, dates=window)
-    prices = "market_no, bucket_s, plain(open), plain(close), plain(high), plain(low)"
+    prices = "market_no, bucket_s AS time, open, close, high, low"
     found = f" FROM {source}(?, {start_s}, {until_s}, {interval_s}) ORDER BY market_no, bucket_s"
     try:
-        totals = "plain(volume), plain(amount)"
-        return ask(connection, f"{tables}SELECT {prices}, {totals}{found}", list(markets))
+        question = f"{tables}SELECT {prices}, volume, amount{found}"
+        rows = ask_columns(connection, question, list(markets))
+        totals = [plain_texts(rows[name].combine_chunks()) for name in BAR_TEXTS.names[5:]]
     except duckdb.OutOfRangeException:
         # A sum has reached 10**18: rare, and twice as dear.
         parts = "volume_whole, volume_fraction, amount_whole, amount_fraction"
-        rows = ask(connection, f"{tables}SELECT {prices}, {parts}{found}", list(markets))
-        return [(*r[:6], *(plain_text(_total(*r[k : k + 2])) for k in (6, 8))) for r in rows]
+        rows = ask_columns(connection, f"{tables}SELECT {prices}, {parts}{found}", list(markets))
+        totals = [_total_texts(rows, name) for name in BAR_TEXTS.names[5:]]
+    texts = [plain_texts(rows[name].combine_chunks()) for name in BAR_TEXTS.names[1:5]]
+    numbers = [rows[name].combine_chunks() for name in ("market_no", "time")]
+    return pa.table([*numbers, *texts, *totals], names=["market_no", *BAR_TEXTS.names])
+
+
+def _total_texts(rows: pa.Table, name: str) -> pa.Array:
+    """A total that was summed in two parts, as plain text."""
+    parts = (rows[f"{name}_{part}"].to_pylist() for part in ("whole", "fraction"))
+    return pa.array([plain_text(_total(*each)) for each in zip(*parts, strict=True)], pa.string())
+
+
+def _by_market(traded: pa.Table, markets: Sequence[int]) -> dict[int, pa.Table]:
+    """The rows of each market, without its number."""
+    bars = traded.select(BAR_TEXTS.names)
+    if len(markets) == 1:
+        return {markets[0]: bars}
+    of_market = traded["market_no"]
+    return {market: bars.filter(pc.equal(of_market, market)) for market in markets}
 
 
 def _filled(
-    rows: Sequence[Row], before: str | None, bounds: tuple[int, int], interval: Interval
-) -> Iterator[Row]:
+    bars: pa.Table, before: str | None, bounds: tuple[int, int], interval: Interval
+) -> pa.Table:
     """All buckets: the traded ones, and between them the last close."""
-    bucket_s, until_s = bounds
-    close = before
-    after = interval.after
-    for row in rows:
-        while bucket_s < row[0]:
-            if close is not None:
-                yield (bucket_s, close, close, close, close, "0", "0")
-            bucket_s = after(bucket_s) if close is not None else row[0]
-        yield row
-        close = row[2]
-        bucket_s = after(bucket_s)
-    if close is not None:
-        while bucket_s < until_s:
-            yield (bucket_s, close, close, close, close, "0", "0")
-            bucket_s = after(bucket_s)
+    start_s, until_s = bounds
+    if before is None:
+        if not bars:
+            return bars
+        start_s = bars["time"][0].as_py()
+    time = interval.buckets(start_s, until_s)
+    if len(time) == len(bars):
+        return bars
+    rows = bars.take(pc.index_in(time, bars["time"]))
+    close = pc.fill_null_forward(rows["close"])
+    if before is not None:
+        close = pc.fill_null(close, before)
+    prices = [pc.coalesce(rows[name], close) for name in BAR_TEXTS.names[1:5]]
+    totals = [pc.fill_null(rows[name], "0") for name in BAR_TEXTS.names[5:]]
+    return pa.table([time, *prices, *totals], schema=BAR_TEXTS)
 
 
 def _date(at_s: int) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from tempfile import gettempdir
@@ -195,8 +196,26 @@ def ask(
 
     LakeError names the file when one is missing or cannot be read; else duckdb.Error.
     """
-    try:
+    with _naming_the_file(connection):
         return connection.execute(question, parameters).fetchall()
+
+
+def ask_columns(
+    connection: duckdb.DuckDBPyConnection, question: str, *parameters: object
+) -> pa.Table:
+    """What `ask` answers, as columns: dearer to begin with, and cheaper from 1,000 rows on.
+
+    Raises what `ask` raises.
+    """
+    with _naming_the_file(connection):
+        return connection.sql(question, params=parameters).to_arrow_table()
+
+
+@contextmanager
+def _naming_the_file(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Makes an error of DuckDB a LakeError when a file is why."""
+    try:
+        yield
     except duckdb.InterruptException:
         raise
     except duckdb.Error as error:
@@ -216,7 +235,8 @@ def _accuse(
     for path in named or paths:
         try:
             # A hash needs every value, and no value has to come to Python.
-            connection.execute("SELECT bit_xor(hash(f)) FROM read_parquet(?) AS f", [path])
+            question = "SELECT bit_xor(hash(f)) FROM read_parquet(?) AS f"
+            connection.execute(question, [path]).fetchall()
             _expect_whole(path)
         except (duckdb.Error, OSError, pa.ArrowException) as found:
             raise LakeError(

@@ -12,8 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from analytics.history_rows import plain_text
 from analytics.lake import SCHEMAS, bars_of, decimal_array
 from analytics.lake_schema import QUANTITY
+from analytics.lake_values import plain_texts
 from tests.analytics.lake_rows import NOON, deals, naive_bars, table
 
 LARGEST = 10**38 - 1
@@ -110,6 +112,21 @@ def test_scales_may_come_as_a_dictionary(pairs: list[tuple[int | None, int]]) ->
     places = [20 - scale if scale % 2 else 21 + scale for scale in scales]
     encoded = pa.DictionaryArray.from_arrays(pa.array(places, pa.int32()), dictionary)
     assert decimal_array(values, encoded).equals(expected)
+
+
+@given(
+    st.lists(st.integers(0, LARGEST) | st.integers(0, 38).map(lambda n: 10**n - (n == 38))),
+    st.integers(0, 3),
+)
+def test_texts_are_what_people_write(scaled: list[int], skipped: int) -> None:
+    array = decimal_array(scaled, 20)
+    texts = plain_texts(array.slice(skipped)).to_pylist()
+    assert texts == [plain_text(each) for each in array.to_pylist()[skipped:]]
+    assert plain_texts(decimal_array([0, 825, 10**20], 20)).to_pylist() == [
+        "0",
+        "0.00000000000000000825",
+        "1",
+    ]
 
 
 @pytest.mark.parametrize("seed", range(5))
