@@ -12,6 +12,7 @@ Source: the RPC reference, methods market.kline, market.status, market.status_to
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Context, Decimal
@@ -35,6 +36,9 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Decimal's own context rounds at 28 digits; whole and fraction of a total have up to 58.
 _EXACT = Context(prec=80)
 _ZERO = Decimal(0)
+# A third of a long kline's time goes into its digits, which Arrow writes without Python's lock.
+_LONG_ROWS = 2_000
+_HANDS = ThreadPoolExecutor(2, thread_name_prefix="digits of a kline")
 
 # A Bar, column by column, with its quantities as plain text.
 BAR_TEXTS = pa.schema(
@@ -299,15 +303,23 @@ def _traded(
     try:
         question = f"{tables}SELECT {prices}, volume, amount{found}"
         rows = ask_columns(connection, question, list(markets))
-        totals = [plain_texts(rows[name].combine_chunks()) for name in BAR_TEXTS.names[5:]]
+        totals = _texts(rows, BAR_TEXTS.names[5:])
     except duckdb.OutOfRangeException:
         # A sum has reached 10**18: rare, and twice as dear.
         parts = "volume_whole, volume_fraction, amount_whole, amount_fraction"
         rows = ask_columns(connection, f"{tables}SELECT {prices}, {parts}{found}", list(markets))
         totals = [_total_texts(rows, name) for name in BAR_TEXTS.names[5:]]
-    texts = [plain_texts(rows[name].combine_chunks()) for name in BAR_TEXTS.names[1:5]]
     numbers = [rows[name].combine_chunks() for name in ("market_no", "time")]
-    return pa.table([*numbers, *texts, *totals], names=["market_no", *BAR_TEXTS.names])
+    columns = [*numbers, *_texts(rows, BAR_TEXTS.names[1:5]), *totals]
+    return pa.table(columns, names=["market_no", *BAR_TEXTS.names])
+
+
+def _texts(rows: pa.Table, names: list[str]) -> list[pa.Array]:
+    """These columns as plain text."""
+    columns = [rows[name].combine_chunks() for name in names]
+    if len(rows) < _LONG_ROWS:
+        return [plain_texts(column) for column in columns]
+    return list(_HANDS.map(plain_texts, columns))
 
 
 def _total_texts(rows: pa.Table, name: str) -> pa.Array:

@@ -225,8 +225,7 @@ def _json_rows(bars: pa.Table, name: str) -> bytes:
     pieces.append(f'",{_encode(name).decode()}]')
     rows = pc.binary_join_element_wise(*pieces, "").combine_chunks()
     all_rows = pa.ListArray.from_arrays(pa.array([0, len(rows)], pa.int32()), rows)
-    joined: str = pc.binary_join(all_rows, ",")[0].as_py()
-    return joined.encode()
+    return pc.binary_join(all_rows, ",")[0].as_buffer().to_pybytes()  # type: ignore[no-any-return]
 
 
 def _price(ask: q.AskPrice, _: Callable[[int], int]) -> Reading:

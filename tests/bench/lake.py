@@ -89,7 +89,7 @@ def main() -> None:
             with http.exchange_on(data, []) as server, server.client() as client:
                 define(client)
                 if "asked" in told.parts:
-                    lake_asked.compare(client, lake_asked.look(lake), told.requests)
+                    lake_asked.compare(server, lake_asked.look(lake), told.requests)
                 if "slowdown" in told.parts:
                     http.pay_in(client)
                     lake_fed.slowdown(server, told.pairs, 60_000)
