@@ -14,7 +14,8 @@ Source: the RPC reference, methods balance.history, order.deals, order.finished,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import sys
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -32,6 +33,7 @@ from analytics.history_rows import (
 )
 from analytics.warehouse import WHOLE, Dates, Scope, ask, newest_first
 
+OFFSET_READ_MAX = 500  # beyond it, what is passed over is not read but for what orders it
 OFFSET_MERGED_MAX = 10_000  # beyond it, an answer is not put together window by window
 ORDER_ID_STRIDE = 4_096  # the rest of an order id is its market
 
@@ -39,8 +41,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 _CHANGE = (
-    "epoch_us(time), asset_id, business, change, balance, business_id, detail, market_no, order_id,"
-    " deal_id, price, amount, fee_rate"
+    "epoch_us(time), seq, step, asset_id, business, change, balance, business_id, detail,"
+    " market_no, order_id, deal_id, price, amount, fee_rate"
 )
 _OWN_DEAL = (
     'epoch_us(time), "user", deal_id, market_no, side, role, price, amount, deal, fee, order_id,'
@@ -52,6 +54,9 @@ _FINISHED = (
     " deal_fee"
 )
 _PUBLIC = "epoch_us(time), deal_id, side, price, amount"
+# The first columns of them, as far as they say which row is newer.
+_CHANGE_ORDER = "epoch_us(time), seq, step"
+_OWN_DEAL_ORDER = 'epoch_us(time), "user", deal_id, market_no, side, role'
 
 
 def balance_history(
@@ -75,13 +80,12 @@ def balance_history(
         where, values = [*where, "business = ?"], [*values, business]
     rows = _newest(
         _Asked(connection, scope, "balances", scope.shards_of(user), _dates(span)),
-        f"SELECT {_CHANGE}, seq, step FROM balance_history(?){_all_of(where)}"
-        " ORDER BY seq DESC, step DESC",
-        [user, *values],
+        _Rows("balance_history(?)", [user], where, values, "seq DESC, step DESC"),
+        (_CHANGE_ORDER, _CHANGE),
         page,
-        lambda row: (-row[-2], -row[-1]),
+        lambda row: (-row[1], -row[2]),
     )
-    return [BalanceChange(_time(row[0]), *row[1:-2]) for row in rows]
+    return [BalanceChange(_time(row[0]), *row[3:]) for row in rows]
 
 
 def order_deals(
@@ -115,9 +119,8 @@ def user_deals(
     parts, where = ([], []) if market is None else ([market], [f"market_no = {int(market)}"])
     rows = _newest(
         _Asked(connection, scope, "deals", parts, (None, None)),
-        f"SELECT {_OWN_DEAL} FROM user_deals(?){_all_of(where)}"
-        " ORDER BY time DESC, market_no, deal_id DESC, role",
-        [user],
+        _Rows("user_deals(?)", [user], where, [], "time DESC, market_no, deal_id DESC, role"),
+        (_OWN_DEAL_ORDER, _OWN_DEAL),
         page,
         lambda row: (-row[0], row[3], -row[2], row[5]),
     )
@@ -145,9 +148,8 @@ def finished(
     rows = _newest(
         # An order is put before it is done, so nothing older than its ctime can have it.
         _Asked(connection, scope, "orders", [market], (_dates(span)[0], None)),
-        f"SELECT epoch_us(ctime), {_FINISHED} FROM finished(?, ?){_all_of(where)}"
-        " ORDER BY ctime DESC, order_id DESC",
-        [user, market, *values],
+        _Rows("finished(?, ?)", [user, market], where, values, "ctime DESC, order_id DESC"),
+        ("", f"epoch_us(ctime), {_FINISHED}"),
         page,
         lambda row: (-row[0], -row[1]),
     )
@@ -190,8 +192,8 @@ def newest_deals(
     """The last deals whose deal_id is above last_id, newest first (market.deals)."""
     rows = _newest(
         _Asked(connection, scope, "deals", [market], (None, None)),
-        f"SELECT {_PUBLIC} FROM deals_after(?, ?) ORDER BY deal_id DESC",
-        [market, last_id],
+        _Rows("deals_after(?, ?)", [market, last_id], [], [], "deal_id DESC"),
+        ("", _PUBLIC),
         Page(0, limit),
         lambda row: -row[1],
     )
@@ -208,28 +210,75 @@ class _Asked(NamedTuple):
     between: tuple[str | None, str | None]
 
 
+class _Rows(NamedTuple):
+    """Rows in SQL.  source: a macro and its arguments.  where: what they must be, and of what."""
+
+    source: str
+    arguments: list[object]
+    where: list[str]
+    values: list[object]
+    order_by: str
+
+    def ask(self, asked: _Asked, tables: str, columns: str, page: Page) -> list[tuple[Any, ...]]:
+        """A page of them."""
+        question = f"SELECT {columns} FROM {self.source}{_all_of(self.where)}"
+        ordered = f"{tables}{question} ORDER BY {self.order_by} LIMIT ? OFFSET ?"
+        values = (*self.arguments, *self.values, page.limit, page.offset)
+        return ask(asked.connection, ordered, *values)
+
+
 def _newest(
     asked: _Asked,
-    question: str,
-    values: Sequence[object],
+    rows: _Rows,
+    columns: tuple[str, str],
     page: Page,
     order: Callable[[tuple[Any, ...]], Any],
 ) -> list[tuple[Any, ...]]:
-    """A page of the rows of `question`, whose first column is a time in microseconds.
+    """A page of rows.
 
-    order: the key of a row in the order of the question, in which times fall.  Files of older
-    dates are opened only while the page may have rows of them.
+    columns: those that order needs, "" when they are not to be read alone, and all; the first is
+    a time in microseconds.  order: the key of a row, no other's, in the order of the rows, in
+    which times fall.  Files of older dates are opened only while the page may have rows of them.
     """
-    connection, scope, table, parts, between = asked
-    wanted = page.offset + page.limit
+    narrow, wide = columns
     if page.offset > OFFSET_MERGED_MAX:
-        tables = scope.tables(table, parts=parts)
-        paged = f"{tables}{question} LIMIT ? OFFSET ?"
-        return ask(connection, paged, *values, page.limit, page.offset)
+        tables = asked.scope.tables(asked.table, parts=asked.parts)
+        return rows.ask(asked, tables, wide, page)
+    if page.offset <= OFFSET_READ_MAX or not narrow:
+        return _merged(asked, rows, wide, page, order)
+    keys = _merged(asked, rows, narrow, page, order)
+    if not keys:
+        return []
+    newest_us, oldest_us = keys[0][0], keys[-1][0]
+    where = [*rows.where, "time >= make_timestamptz(?)", "time <= make_timestamptz(?)"]
+    within = rows._replace(where=where, values=[*rows.values, oldest_us, newest_us])
+    dates = (_time(oldest_us).date().isoformat(), _time(newest_us).date().isoformat())
+    tables = asked.scope.tables(asked.table, parts=asked.parts, dates=dates)
+    wanted = set(map(order, keys))
+    found = within.ask(asked, tables, wide, Page(0, sys.maxsize))
+    return [row for row in found if order(row) in wanted]
+
+
+def _merged(
+    asked: _Asked,
+    rows: _Rows,
+    columns: str,
+    page: Page,
+    order: Callable[[tuple[Any, ...]], Any],
+) -> list[tuple[Any, ...]]:
+    """A page of rows, put together window by window."""
+    _, scope, table, parts, between = asked
+    wanted = page.offset + page.limit
     found: list[tuple[Any, ...]] = []
-    for window, tail in newest_first(scope, table, parts, between):
+
+    def more(dates: int) -> int:
+        # As many as it takes when the others have as many rows each, and some; or all at once.
+        missing = 5 * dates * (wanted - len(found)) // (4 * len(found)) if found else sys.maxsize
+        return max(dates, missing) + 1
+
+    for window, tail in newest_first(scope, table, parts, between, more):
         tables = scope.tables(table, parts=parts, dates=window, tail=tail)
-        found += ask(connection, f"{tables}{question} LIMIT ?", *values, wanted)
+        found += rows.ask(asked, tables, columns, Page(0, wanted))
         found.sort(key=order)
         # Older files have nothing as new as the first moment of this window.
         if len(found) >= wanted and found[wanted - 1][0] >= _first_us(window):

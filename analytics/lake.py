@@ -54,7 +54,7 @@ __all__ = [
     "decimal_array",
 ]
 
-GROUP_ROWS_MAX = 16_384
+GROUP_ROWS_MAX = 32_768
 _BLOOM_FALSE_SHARE = 0.01
 _MEND = "restore it from a backup, or move the lake away and let the archive write it again"
 

@@ -11,7 +11,7 @@ Times are TIMESTAMPTZ in UTC; a column called user must be quoted in DuckDB ("us
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
@@ -131,12 +131,18 @@ WHOLE: Scope = _Whole()
 
 
 def newest_first(
-    scope: Scope, table: str, parts: Collection[int], between: tuple[str | None, str | None]
+    scope: Scope,
+    table: str,
+    parts: Collection[int],
+    between: tuple[str | None, str | None],
+    more: Callable[[int], int] = lambda dates: dates + 1,
 ) -> Iterator[tuple[Dates, bool]]:
-    """Windows of dates from the newest to the oldest, each twice as long, for Scope.tables.
+    """Windows of dates from the newest to the oldest, for Scope.tables; the first has one date.
 
-    between: the first and the last date wanted, None for any.  Only the first window has the
-    tail, whose rows are mostly newer than any file.  Without dates there is one window of all.
+    between: the first and the last date wanted, None for any.  more: how many dates the next
+    window has, of how many there were so far; one more than all of them, by default.  Only the
+    first window has the tail, whose rows are mostly newer than any file.  Without dates there is
+    one window of all.
     """
     found = scope.dates(table, parts)
     if found is None:
@@ -149,9 +155,10 @@ def newest_first(
     while True:
         begin = max(0, end - step)
         yield ((dates[begin], dates[end - 1]) if end else nothing), end == len(dates)
-        end, step = begin, 2 * step
+        end = begin
         if not end:
             return
+        step = more(len(dates) - end)
 
 
 def _connect(url: str, manifest: Manifest | None) -> tuple[duckdb.DuckDBPyConnection, str]:

@@ -252,6 +252,7 @@ def expect_one_lake(seed: int, root: Path, steps: int, questions: int) -> None:
 def test_files_and_tail_are_one_lake(
     seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(history, "OFFSET_READ_MAX", 1)
     monkeypatch.setattr(history, "OFFSET_MERGED_MAX", 5)
     expect_one_lake(seed, tmp_path, steps=40, questions=60)
 
@@ -261,6 +262,7 @@ def test_files_and_tail_are_one_lake(
 def test_files_and_tail_are_one_lake_at_length(
     seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(history, "OFFSET_READ_MAX", seed % 3)
     monkeypatch.setattr(history, "OFFSET_MERGED_MAX", seed % 7)
     expect_one_lake(seed, tmp_path, steps=80, questions=300)
 
@@ -281,7 +283,8 @@ def test_a_market_that_is_named_twice_has_its_deals_once(world: World) -> None:
     def question(db: duckdb.DuckDBPyConnection, scope: Scope) -> Any:
         return market_data.kline_texts(db, [1, 1], span, 86_400, scope=scope)
 
-    volume = sum(Decimal(row[5]) for row in world.ask(world.moment(), question)[1])
+    bars = world.ask(world.moment(), question)[1]
+    volume = sum(map(Decimal, bars["volume"].to_pylist()))
     assert volume == sum(row["amount"] for row in world.rows["deals", 1])
 
 

@@ -27,6 +27,7 @@ KLINE_GOAL_MS, ORDER_GOAL_MS, BALANCE_GOAL_MS = 20.0, 30.0, 50.0
 _PLAIN_REQUESTS = 8
 _SAMPLED_FILES, _SAMPLED_ROWS = 40, 10
 _INTERVALS = {"1s": 1, "1m": 60, "5m": 300, "15m": 900, "1h": 3_600, "4h": 14_400, "1d": DAY_S}
+_LONGEST = (10_000, 10_000)
 _INTERVALS["1w"] = 7 * DAY_S
 
 
@@ -145,8 +146,8 @@ def _cases(known: Known) -> list[Case]:
         draw = _kline(known, interval_s, (1, most))
         cases.append(Case("market.kline", what, KLINE_GOAL_MS, draw))
     cases += [
-        Case("market.kline", f"{name}, 10,000 rows", KLINE_GOAL_MS, _kline(known, *longest))
-        for name, *longest in (("1m", 60, (10_000, 10_000)), ("1s", 1, (10_000, 10_000)))
+        Case("market.kline", f"{name}, 10,000 rows", KLINE_GOAL_MS, _kline(known, each, _LONGEST))
+        for name, each in (("1m", 60), ("1s", 1))
     ]
     cases += [
         Case("market.last", "", 0, lambda chance: _last(known, chance)),
