@@ -21,7 +21,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
 import uvicorn
 from starlette.applications import Starlette
@@ -55,9 +54,9 @@ class Server:
         found = json.loads((data / "admin.json").read_text())
         self.key, self.secret = found["key"], found["secret"]
 
-    def client(self, over: httpx.Client | None = None) -> Client:
-        """A signing client.  over: the connection it uses, its own by default."""
-        return Client(f"{self.url}/", self.key, self.secret, http=over)
+    def client(self) -> Client:
+        """A signing client."""
+        return Client(f"{self.url}/", self.key, self.secret)
 
     def cpu(self) -> dict[str, float]:
         """CPU seconds so far, by part of the exchange."""
