@@ -14,6 +14,7 @@ import dataclasses
 import logging
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 from analytics import lake_compact
@@ -34,7 +35,8 @@ class Lakekeeper:
     """One incarnation of the archive actor.
 
     streams: names the streams there are now.  open_reader: opens one beside its owner.
-    seat: of the thread of the loop, which gives way while nobody waits.
+    seat: of the thread of the loop, which gives way while nobody waits; only with a loop of its
+    own, whose threads it takes along.
     tasks: run until stop(); one that ends before is a failure.
     """
 
@@ -60,6 +62,10 @@ class Lakekeeper:
 
         Raises LakeError when the manifest cannot be read, OSError when it cannot listen.
         """
+        if self._seat is not None:
+            # What is written and merged in threads gives way too.
+            threads = ThreadPoolExecutor(thread_name_prefix="lake", initializer=self._seat.join)
+            asyncio.get_running_loop().set_default_executor(threads)
         # Read up to now first, so that the first question need not wait for all of it.
         await self.archive.round()
         self.service.start()

@@ -11,15 +11,29 @@ import pytest
 
 # What a process has after each step: the policy of its thread, and its niceness.
 SCRIPT = """
-import json, os, resource
+import json, os, resource, threading
+from concurrent.futures import ThreadPoolExecutor
 from excore_ray.actors.backseat import Backseat
 os.geteuid = lambda: {uid}
 resource.getrlimit = lambda what: ({limit}, {limit})
 told = []
 seat = Backseat(7)
-for step in (lambda: None, seat.give_way, seat.give_way, seat.hurry, seat.hurry, seat.give_way):
-    step()
-    told.append((os.sched_getscheduler(0) == os.SCHED_IDLE, os.nice(0)))
+stranger = ThreadPoolExecutor(1)
+stranger.submit(threading.get_native_id).result()
+threading.Thread(target=seat.join).start()  # and it ends
+with ThreadPoolExecutor(1, initializer=seat.join) as early:
+    early.submit(threading.get_native_id).result()
+    late = None
+    for step in (lambda: None, seat.give_way, seat.give_way, seat.hurry, seat.hurry, seat.give_way):
+        step()
+        late = late or ThreadPoolExecutor(1, initializer=seat.join)
+        idle = {{
+            pool.submit(os.sched_getscheduler, 0).result() == os.SCHED_IDLE
+            for pool in (early, late)
+        }}
+        assert idle == {{os.sched_getscheduler(0) == os.SCHED_IDLE}}
+        assert stranger.submit(os.sched_getscheduler, 0).result() == os.SCHED_OTHER
+        told.append((*idle, os.nice(0)))
 print(json.dumps(told))
 """
 
