@@ -36,7 +36,13 @@ from analytics.lake_manifest import (
     in_order,
     may_be_garbage,
 )
-from analytics.lake_schema import BLOOM_COLUMNS, DATE_COLUMNS, SCHEMAS, SORT_KEYS
+from analytics.lake_schema import (
+    BLOOM_COLUMNS,
+    DATE_COLUMNS,
+    DICTIONARY_COLUMNS,
+    SCHEMAS,
+    SORT_KEYS,
+)
 from analytics.lake_store import open_store
 from analytics.lake_values import bars_of, decimal_array
 
@@ -340,6 +346,7 @@ def _parquet(table: str, groups: Iterator[pa.Table]) -> bytes:
         sink,
         schema,
         compression="zstd",
+        use_dictionary=DICTIONARY_COLUMNS[table],
         write_page_checksum=True,
         sorting_columns=order,
         bloom_filter_options=dict.fromkeys(BLOOM_COLUMNS[table], distinct),

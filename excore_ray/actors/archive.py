@@ -44,6 +44,7 @@ class Archive:
     clock: seconds that never go back.
     manifest: of the lake; tail() is what is missing in it.  The two change together, between two
     turns of the loop.  trouble: why nothing can be written now, "" while it can.
+    rows_written: that came into live files so far, by this archive.
     Raises LakeError when the lake's manifest cannot be read.
     """
 
@@ -57,6 +58,7 @@ class Archive:
     ) -> None:
         self.manifest = lake.manifest()
         self.trouble = ""
+        self.rows_written = 0
         self._streams = Streams(streams, open_reader, clock)
         self._lake = lake
         self._settings = settings
@@ -280,6 +282,7 @@ class Archive:
                     raise
                 self._complain(error)
             else:
+                self.rows_written += sum(entry.rows for entry in files)
                 if not complaints:
                     self.trouble = ""
 

@@ -30,6 +30,8 @@ from excore_ray.storage.journal import JournalReader
 
 logger = logging.getLogger(__name__)
 
+_CALM, _BUSY = lake_compact.Settings(), lake_compact.Settings(factor=32)
+
 
 class Lakekeeper:
     """One incarnation of the archive actor.
@@ -55,7 +57,8 @@ class Lakekeeper:
         self._settings = settings
         self._server: Server | None = None
         self._spoilt: set[str] = set()  # files that could not be merged; reported once
-        self._swept_s = time.monotonic()
+        self._swept_s = self._looked_s = time.monotonic()
+        self._rows_seen = 0
 
     async def open(self, wiring: Wiring) -> Endpoint:
         """Begin to follow, to answer and to look after the files; where it serves.
@@ -105,7 +108,7 @@ class Lakekeeper:
         Raises StaleManifest when another archive writes this lake.
         """
         today = self._today()
-        for merge in lake_compact.plan(self._mergeable(), today):
+        for merge in lake_compact.plan(self._mergeable(), today, self._pace()):
             await self._merge(merge)
         expired = lake_compact.expired(self.archive.manifest, today, self._settings.keep_days)
         if expired:
@@ -116,6 +119,13 @@ class Lakekeeper:
                 await asyncio.to_thread(self.lake.sweep, self._settings.grace_s, time.time())
             except (LakeError, OSError) as fault:
                 logger.warning("the lake was not swept: %s", fault)
+
+    def _pace(self) -> lake_compact.Settings:
+        """How eagerly to merge, by how many rows have come since the last look."""
+        now_s, rows = time.monotonic(), self.archive.rows_written
+        rows_s = (rows - self._rows_seen) / max(now_s - self._looked_s, 1e-3)
+        self._looked_s, self._rows_seen = now_s, rows
+        return _CALM if rows_s < self._settings.busy_rows_s else _BUSY
 
     def _mergeable(self) -> Manifest:
         """The manifest, in which files that cannot be merged are too large for it.

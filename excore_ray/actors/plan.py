@@ -105,15 +105,17 @@ class LakeSettings(msgspec.Struct, frozen=True):
 
     url: a directory or any fsspec URL; "" for the directory `lake` beside the journals.
     keep_days: how many whole days of deals, orders and balances are kept, 0 for ever; bars are
-    kept always.  upkeep_s: seconds between two looks for files to merge.  grace_s: how long a
-    replaced file is left to those who still read it.  niceness: of the process where it cannot
-    give way to trading altogether.  flush: when rows become files.  questions: how they are
-    answered.
+    kept always.  upkeep_s: seconds between two looks for files to merge.  busy_rows_s: new rows a
+    second from which on a merge waits for more files, so that rows are merged less often.
+    grace_s: how long a replaced file is left to those who still read it.  niceness: of the
+    process where it cannot give way to trading altogether.  flush: when rows become files.
+    questions: how they are answered.
     """
 
     url: str = ""
     keep_days: int = 0
     upkeep_s: float = 10.0
+    busy_rows_s: float = 10_000.0
     grace_s: float = 600.0
     niceness: int = 5
     flush: ArchiveSettings = ArchiveSettings()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import time
 from datetime import UTC, datetime, timedelta
@@ -36,9 +37,15 @@ DAY_US = 86_400 * 10**6
 
 
 def keeper_of(
-    life: Life, root: Path, flush: ArchiveSettings = AT_ONCE, keep_days: int = 0
+    life: Life,
+    root: Path,
+    flush: ArchiveSettings = AT_ONCE,
+    keep_days: int = 0,
+    busy_rows_s: float = math.inf,
 ) -> Lakekeeper:
-    settings = LakeSettings(str(root), keep_days, upkeep_s=0.01, grace_s=5, flush=flush)
+    settings = LakeSettings(
+        str(root), keep_days, upkeep_s=0.01, busy_rows_s=busy_rows_s, grace_s=5, flush=flush
+    )
     return Lakekeeper(lambda: tuple(life.disks), life.reader, settings)
 
 
@@ -126,6 +133,33 @@ def test_small_files_become_one_and_what_they_were_is_swept(tmp_path: Path) -> N
         keeper._swept_s -= 3
         await keeper.keep()
         assert not any((tmp_path / entry.path).exists() for entry in gone)
+        expect_each_once("balances", live_rows(tmp_path, "balances"), life)
+        await keeper.stop()
+
+    run(scenario())
+
+
+def test_while_many_rows_come_a_merge_waits_for_more_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    life = Life()
+
+    async def scenario() -> None:
+        keeper = keeper_of(life, tmp_path, busy_rows_s=1e-3)
+        await flushed(life, keeper, 20)
+        many = balances(keeper, 0)
+        assert 20 <= len(many) < 32
+        # A date that is over is merged whole all the same.
+        monkeypatch.setattr(keeper, "_today", lambda: many[0].date)
+        await keeper.keep()
+        assert balances(keeper, 0) == many
+        # Nothing came since: now there is time.
+        await keeper.keep()
+        assert len(balances(keeper, 0)) < len(many)
+        await flushed(life, keeper, 40)
+        before = balances(keeper, 0)
+        await keeper.keep()
+        assert len(balances(keeper, 0)) < len(before)
         expect_each_once("balances", live_rows(tmp_path, "balances"), life)
         await keeper.stop()
 

@@ -28,7 +28,7 @@ from analytics.lake import (
     StaleManifest,
     bars_of,
 )
-from analytics.lake_schema import BLOOM_COLUMNS
+from analytics.lake_schema import BLOOM_COLUMNS, DICTIONARY_COLUMNS
 from analytics.lake_store import LOCK_NAME, open_store
 from tests.analytics.lake_rows import NOON, deals, table
 
@@ -130,9 +130,9 @@ def test_the_same_rows_make_the_same_sorted_bytes(
 
 def test_a_file_is_made_to_be_searched(tmp_path: Path) -> None:
     lake = Lake(str(tmp_path))
-    [entry] = lake.write("deals", 3, 1, 10**9, deals(3, 16_385, seconds=0.1))
+    [entry] = lake.write("deals", 3, 1, 10**9, deals(3, 32_769, seconds=0.1))
     metadata = pq.ParquetFile(tmp_path / entry.path).metadata
-    assert [metadata.row_group(n).num_rows for n in range(2)] == [16_384, 1]
+    assert [metadata.row_group(n).num_rows for n in range(2)] == [32_768, 1]
     group = metadata.row_group(0)
     assert [column.column_index for column in group.sorting_columns] == [0]
     for n in range(group.num_columns):
@@ -141,6 +141,8 @@ def test_a_file_is_made_to_be_searched(tmp_path: Path) -> None:
         assert column.is_stats_set
         filtered = column.bloom_filter_offset is not None
         assert filtered == (column.path_in_schema in BLOOM_COLUMNS["deals"])
+        listed = "RLE_DICTIONARY" in column.encodings
+        assert listed == (column.path_in_schema in DICTIONARY_COLUMNS["deals"])
 
 
 def test_no_rows_make_no_file(lake: Lake, url: str) -> None:
