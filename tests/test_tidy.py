@@ -57,7 +57,7 @@ TREE = {
     "excore_ray/core": May(CORE, "msgspec sortedcontainers"),
     "excore_ray/storage": May(STORAGE, "msgspec psycopg"),
     "excore_ray/actors": May(ACTORS, "msgspec psutil pyarrow uvicorn uvloop"),
-    "excore_ray/actors/archive_answers.py": May(ACTORS, "duckdb msgspec"),
+    "excore_ray/actors/archive_answers.py": May(ACTORS, "duckdb msgspec pyarrow"),
     "excore_ray/actors/archive_service.py": May(ACTORS, "duckdb msgspec"),
     "excore_ray/actors/bind.py": May(ACTORS, "msgspec ray"),
     "api": May(f"api {BASE} {CORE} excore_ray.exchange", "httpx msgspec starlette websockets"),

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from analytics import history, lake_compact
+from excore_ray.actors import lakekeeper
 from excore_ray.actors.lakekeeper import Lakekeeper
 from excore_ray.actors.plan import ArchiveSettings, LakeSettings
 from excore_ray.actors.wire import Connection
@@ -139,8 +140,8 @@ def test_what_was_answered_is_in_the_past_at_once(
     seed: int, orders: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     print(f"seed {seed}")
-    small = lake_compact.Settings(factor=2)
-    monkeypatch.setattr(lake_compact, "plan", functools.partial(lake_compact.plan, settings=small))
+    for pace in ("_CALM", "_BUSY"):
+        monkeypatch.setattr(lakekeeper, pace, lake_compact.Settings(factor=2))
 
     async def scenario(town: Town) -> None:
         await town.open_all()

@@ -248,23 +248,19 @@ def expect_one_lake(seed: int, root: Path, steps: int, questions: int) -> None:
                 assert world.ask(moment, question) == expected
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    ("seed", "steps", "questions"),
+    [
+        *((seed, 40, 60) for seed in range(3)),
+        *(pytest.param(seed, 80, 300, marks=pytest.mark.slow) for seed in range(100, 140)),
+    ],
+)
 def test_files_and_tail_are_one_lake(
-    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(history, "OFFSET_READ_MAX", 1)
-    monkeypatch.setattr(history, "OFFSET_MERGED_MAX", 5)
-    expect_one_lake(seed, tmp_path, steps=40, questions=60)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(100, 140))
-def test_files_and_tail_are_one_lake_at_length(
-    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    seed: int, steps: int, questions: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(history, "OFFSET_READ_MAX", seed % 3)
     monkeypatch.setattr(history, "OFFSET_MERGED_MAX", seed % 7)
-    expect_one_lake(seed, tmp_path, steps=80, questions=300)
+    expect_one_lake(seed, tmp_path, steps, questions)
 
 
 @pytest.fixture
@@ -283,8 +279,7 @@ def test_a_market_that_is_named_twice_has_its_deals_once(world: World) -> None:
     def question(db: duckdb.DuckDBPyConnection, scope: Scope) -> Any:
         return market_data.kline_texts(db, [1, 1], span, 86_400, scope=scope)
 
-    bars = world.ask(world.moment(), question)[1]
-    volume = sum(map(Decimal, bars["volume"].to_pylist()))
+    volume = sum(map(Decimal, world.ask(world.moment(), question)[1]["volume"].to_pylist()))
     assert volume == sum(row["amount"] for row in world.rows["deals", 1])
 
 
