@@ -45,6 +45,7 @@ from excore_ray.storage import sqlite_file as file
 from excore_ray.storage.journal import SNAPSHOTS_KEPT, Entry, JournalStatus, no_snapshot
 from excore_ray.storage.ownership import OwnerLock, Ownership, take
 from excore_ray.storage.snapshots import Snapshot, SnapshotFiles, sync_directory
+from excore_ray.storage.witness import Witness
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +88,8 @@ class SqliteReader:
             return snapshot.seq, snapshot.body
         with self._view() as db:
             base = file.read_base(db)
+            if base.seq:
+                file.check_base(db, self.stream, self._path)
         if base.seq:
             raise no_snapshot(self.stream, str(self._path.parent), base.seq, seq_max)
         return None
@@ -121,7 +124,7 @@ class SqliteReader:
                 finally:
                     if self._db.in_transaction:
                         self._db.execute("ROLLBACK")
-            except sqlite3.Error as fault:
+            except file.READ_FAULTS as fault:
                 raise self._read_failed(fault) from fault
 
     def _has_history(self, seq: int, expected: bytes) -> bool:
@@ -135,7 +138,7 @@ class SqliteReader:
             )
         return mark is not None and mark.chain == expected
 
-    def _read_failed(self, fault: sqlite3.Error) -> StorageError:
+    def _read_failed(self, fault: Exception) -> StorageError:
         return file.as_storage_error(fault, self.stream, self._path)
 
     def _refuse_after_failure(self) -> None:
@@ -146,9 +149,12 @@ class SqliteReader:
 class SqliteJournal(SqliteReader):
     """A stream for its owner; a Journal.  Made by open_sqlite()."""
 
-    def __init__(self, path: Path, stream: str, db: sqlite3.Connection, lock: OwnerLock) -> None:
+    def __init__(
+        self, path: Path, stream: str, db: sqlite3.Connection, lock: OwnerLock, witness: Witness
+    ) -> None:
         super().__init__(path, stream, db)
         self._lock = lock
+        self._witness = witness
         self._head = file.read_head(db)
         self._pages = 0  # written to the log since the last checkpoint, estimated
 
@@ -160,6 +166,7 @@ class SqliteJournal(SqliteReader):
             with self._transaction() as db:
                 head = self._insert(db, seq, epoch, bodies, keys)
             self._head = head
+            self._witness.note(head.seq, head.chain)
             self._pages += sum(map(len, bodies)) // _PAGE_BYTES + len(keys) + _COMMIT_PAGES
             if self._pages >= CHECKPOINT_PAGES_MAX:
                 self._checkpoint_if_due()
@@ -196,11 +203,25 @@ class SqliteJournal(SqliteReader):
             # A lock is not fair: without a pause, a waiting append would get it only at the end.
             time.sleep(0.001)
 
+    def verify_tail(self) -> None:
+        """Read the newest entries as read() does, and note the last one durably.
+
+        Raises JournalBroken, JournalFailed.
+        """
+        with self._view() as db:
+            file.check_base(db, self.stream, self._path)
+        status = self.status()
+        tail = max(status.oldest_seq, status.next_seq - VERIFIED_TAIL)
+        self.read(tail, bytes_max=sys.maxsize)
+        self._witness.note(self._head.seq, self._head.chain)
+        self._witness.sync()
+
     def close(self) -> None:
         """See JournalReader.close.  The lock goes last: a successor finds nothing half done."""
         try:
             super().close()
         finally:
+            self._witness.close()
             self._lock.release()
 
     def _insert(
@@ -265,9 +286,10 @@ class SqliteJournal(SqliteReader):
                 if isinstance(fault, StorageError):
                     self._failure = fault
                     raise
-                self._failure = JournalFailed(f"stream {self.stream}: {self._path}: {fault!r}")
-                if isinstance(fault, sqlite3.Error | OSError):
+                if isinstance(fault, (*file.READ_FAULTS, OSError)):
+                    self._failure = file.as_storage_error(fault, self.stream, self._path)
                     raise self._failure from fault
+                self._failure = JournalFailed(f"stream {self.stream}: {self._path}: {fault!r}")
                 raise
 
     def _roll_back(self) -> bool:
@@ -276,7 +298,7 @@ class SqliteJournal(SqliteReader):
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             return file.read_head(self._db) == self._head
-        except sqlite3.Error as fault:
+        except file.READ_FAULTS as fault:
             logger.error("stream %s: the failed append was not undone: %s", self.stream, fault)
             return False
 
@@ -298,7 +320,7 @@ class SqliteJournal(SqliteReader):
                 )
                 logger.critical("%s", self._failure)
 
-    def _read_failed(self, fault: sqlite3.Error) -> StorageError:
+    def _read_failed(self, fault: Exception) -> StorageError:
         self._failure = super()._read_failed(fault)
         return self._failure
 
@@ -319,13 +341,13 @@ def open_sqlite(directory: Path, stream: str, *, owner: Ownership) -> SqliteJour
             undo.callback(lock.release)
             db = file.connect_owner(path, stream)
             undo.callback(db.close)
-            journal = SqliteJournal(path, stream, db, lock)
-            status = journal.status()
-            tail = max(status.oldest_seq, status.next_seq - VERIFIED_TAIL)
-            journal.read(tail, bytes_max=sys.maxsize)
+            witness = Witness(file.note_path(path))
+            undo.callback(witness.close)
+            journal = SqliteJournal(path, stream, db, lock, witness)
+            journal.verify_tail()
             undo.pop_all()
             return journal
-    except (sqlite3.Error, OSError) as fault:
+    except (*file.READ_FAULTS, OSError) as fault:
         raise file.as_storage_error(fault, stream, path) from fault
 
 
@@ -338,7 +360,7 @@ def read_sqlite(directory: Path, stream: str) -> SqliteReader:
     path = file.stream_path(directory, stream)
     try:
         return SqliteReader(path, stream, file.connect_reader(path, stream))
-    except (sqlite3.Error, OSError) as fault:
+    except (*file.READ_FAULTS, OSError) as fault:
         raise file.as_storage_error(fault, stream, path) from fault
 
 

@@ -11,7 +11,7 @@ import pytest
 from excore_ray.errors import JournalBroken, JournalForeign, SnapshotBroken
 from excore_ray.storage.chain import entry_crc
 from excore_ray.storage.sqlite import open_sqlite, read_sqlite
-from tests.storage.places import ALL, OWNER, STREAM, edit, filled, put, use
+from tests.storage.places import ALL, OWNER, STREAM, edit, filled, forget_note, put, use
 
 
 @pytest.fixture
@@ -175,6 +175,7 @@ def test_a_journal_shorter_than_its_snapshot_has_lost_entries(place: Path) -> No
         put(journal, b"x", b"y")
         journal.save_snapshot(12, b"s")
     (place / f"{STREAM}.db").write_bytes(copy)
+    forget_note(place)
     with pytest.raises(JournalBroken, match=r"snapshot of entry 12, but .* ends with entry 10"):
         use(place)
 
@@ -187,6 +188,7 @@ def test_a_snapshot_of_another_history_is_not_loaded(place: Path) -> None:
         put(journal, b"x", b"y")
         journal.save_snapshot(12, b"of the first history")
     (place / f"{STREAM}.db").write_bytes(copy)
+    forget_note(place)
     newest = place / f"{STREAM}.00000000000000000012.snapshot"
     away = newest.rename(place / "away")
     with closing(open_sqlite(place, STREAM, owner=OWNER)) as journal:
