@@ -17,6 +17,7 @@ Source: the SQLite documentation, Write-Ahead Logging.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sqlite3
@@ -38,7 +39,7 @@ from excore_ray.errors import (
 from excore_ray.storage import chain
 from excore_ray.storage.journal import Entry
 from excore_ray.storage.snapshots import sync_directory
-from excore_ray.storage.sqlite_wal import find_lost_commit, sync_log
+from excore_ray.storage.sqlite_wal import count_committed, find_lost_commit, sync_log
 from excore_ray.storage.witness import Note, read_note
 
 SCHEMA = 1
@@ -141,7 +142,15 @@ def _set_up(db: sqlite3.Connection, stream: str, path: Path, is_new: bool) -> No
         _create(db, stream)
     sync_log(log_path(path))
     [(page_bytes,)] = db.execute("PRAGMA page_size")
-    lost = find_lost_commit(log_path(path), page_bytes, checkpoint(db))
+    try:
+        frames = checkpoint(db)
+    except sqlite3.Error as fault:
+        if not is_full(fault):
+            raise
+        # What it would have moved is safe in the log.  An actor that is restarted on a full disk
+        # must open its journal: it can answer, and append as soon as there is room.
+        frames = count_committed(log_path(path), page_bytes)
+    lost = find_lost_commit(log_path(path), page_bytes, frames)
     if lost is not None:
         raise JournalBroken(
             f"stream {stream}: {log_path(path)} is damaged before its frame {lost}, and committed"
@@ -365,9 +374,11 @@ def as_storage_error(fault: Exception, stream: str, path: Path) -> StorageError:
     )
     if is_odd or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return JournalBroken(f"stream {stream}: {path} is damaged: {fault}. {_ADVICE}")
+    is_no_room = is_full(fault) or getattr(fault, "errno", 0) in (errno.ENOSPC, errno.EDQUOT)
+    what = "Make room" if is_no_room else "Look at the disk and the system's log"
     return JournalFailed(
-        f"stream {stream}: {path}: {fault}. What was acknowledged is in the file; look at the disk"
-        " and the system's log, and start the actor again."
+        f"stream {stream}: {path}: {fault}. {what}, and start the actor again: what was"
+        " acknowledged is in the file."
     )
 
 
