@@ -80,7 +80,8 @@ class Scene:
 
     def leave(self) -> None:
         """Take the files as they are now: what a kill -9 at this moment leaves."""
-        self.files = {name: (self.directory / name).read_bytes() for name in (DB, LOG, HEAD)}
+        paths = {name: self.directory / name for name in (DB, LOG, HEAD)}
+        self.files = {name: at.read_bytes() if at.exists() else b"" for name, at in paths.items()}
 
     def lay_out(self, changed: dict[str, bytes | None]) -> None:
         """The files as they were left, but those that are `changed`; None: gone."""
@@ -153,7 +154,10 @@ def remove(found: Path) -> None:
 
 
 def written(directory: Path, script: str) -> Scene:
-    """A scene from its script: a number appends an entry about so long, C checkpoints."""
+    """A scene from its script: a number appends an entry about so long, C checkpoints.
+
+    It is left while its owner lives, or with X after the owner has closed it.
+    """
     scene = Scene(directory)
     with closing(sqlite3.connect(directory / DB)) as db:
         db.execute(f"PRAGMA page_size = {PAGE_BYTES}")
@@ -162,6 +166,8 @@ def written(directory: Path, script: str) -> Scene:
         for step in script.split():
             if step == "C":
                 journal._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            elif step == "X":
+                journal.close()
             else:
                 scene.append(journal, int(step))
         scene.leave()
@@ -169,5 +175,10 @@ def written(directory: Path, script: str) -> Scene:
 
 
 # Everything in the log; all in the database and the log still there; a log begun again over the
-# frames of the one before, so that both files hold entries.
-SCRIPTS = {"log": "10 200 5", "moved": "10 200 5 C", "both": "10 200 5 C 10 5"}
+# frames of the one before, so that both files hold entries; no log, for its owner closed it.
+SCRIPTS = {
+    "log": "10 200 5",
+    "moved": "10 200 5 C",
+    "both": "10 200 5 C 10 5",
+    "closed": "10 200 5 X",
+}
