@@ -41,6 +41,7 @@ from excore_ray.errors import (
     TruncateRefused,
 )
 from excore_ray.storage import chain
+from excore_ray.storage import sqlite_faults as faults
 from excore_ray.storage import sqlite_file as file
 from excore_ray.storage.journal import SNAPSHOTS_KEPT, Entry, JournalStatus, no_snapshot
 from excore_ray.storage.ownership import OwnerLock, Ownership, take
@@ -124,7 +125,7 @@ class SqliteReader:
                 finally:
                     if self._db.in_transaction:
                         self._db.execute("ROLLBACK")
-            except file.READ_FAULTS as fault:
+            except faults.READ_FAULTS as fault:
                 raise self._read_failed(fault) from fault
 
     def _has_history(self, seq: int, expected: bytes) -> bool:
@@ -139,7 +140,7 @@ class SqliteReader:
         return mark is not None and mark.chain == expected
 
     def _read_failed(self, fault: Exception) -> StorageError:
-        return file.as_storage_error(fault, self.stream, self._path)
+        return faults.as_storage_error(fault, self.stream, self._path)
 
     def _refuse_after_failure(self) -> None:
         if self._failure is not None:
@@ -280,14 +281,14 @@ class SqliteJournal(SqliteReader):
                 self._db.execute("COMMIT")
             except BaseException as fault:
                 is_clean = self._roll_back()
-                if file.is_full(fault) and is_clean:
+                if faults.is_full(fault) and is_clean:
                     full = f"stream {self.stream}: no room for {self._path}; nothing was written"
                     raise JournalFull(full) from fault
                 if isinstance(fault, StorageError):
                     self._failure = fault
                     raise
-                if isinstance(fault, (*file.READ_FAULTS, OSError)):
-                    self._failure = file.as_storage_error(fault, self.stream, self._path)
+                if isinstance(fault, (*faults.READ_FAULTS, OSError)):
+                    self._failure = faults.as_storage_error(fault, self.stream, self._path)
                     raise self._failure from fault
                 self._failure = JournalFailed(f"stream {self.stream}: {self._path}: {fault!r}")
                 raise
@@ -298,7 +299,7 @@ class SqliteJournal(SqliteReader):
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             return file.read_head(self._db) == self._head
-        except file.READ_FAULTS as fault:
+        except faults.READ_FAULTS as fault:
             logger.error("stream %s: the failed append was not undone: %s", self.stream, fault)
             return False
 
@@ -310,7 +311,7 @@ class SqliteJournal(SqliteReader):
             try:
                 file.checkpoint(self._db)
             except sqlite3.Error as fault:
-                if file.is_full(fault):
+                if faults.is_full(fault):
                     # What it would have moved is safe in the log, and is moved when there is room.
                     logger.warning("stream %s: no room to checkpoint %s", self.stream, self._path)
                     return
@@ -347,8 +348,8 @@ def open_sqlite(directory: Path, stream: str, *, owner: Ownership) -> SqliteJour
             journal.verify_tail()
             undo.pop_all()
             return journal
-    except (*file.READ_FAULTS, OSError) as fault:
-        raise file.as_storage_error(fault, stream, path) from fault
+    except (*faults.READ_FAULTS, OSError) as fault:
+        raise faults.as_storage_error(fault, stream, path) from fault
 
 
 def read_sqlite(directory: Path, stream: str) -> SqliteReader:
@@ -360,8 +361,8 @@ def read_sqlite(directory: Path, stream: str) -> SqliteReader:
     path = file.stream_path(directory, stream)
     try:
         return SqliteReader(path, stream, file.connect_reader(path, stream))
-    except (*file.READ_FAULTS, OSError) as fault:
-        raise file.as_storage_error(fault, stream, path) from fault
+    except (*faults.READ_FAULTS, OSError) as fault:
+        raise faults.as_storage_error(fault, stream, path) from fault
 
 
 def _make_directory(directory: Path) -> None:

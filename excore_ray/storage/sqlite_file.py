@@ -17,7 +17,6 @@ Source: the SQLite documentation, Write-Ahead Logging.
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import sqlite3
@@ -33,12 +32,18 @@ from excore_ray.errors import (
     JournalFailed,
     JournalForeign,
     JournalForgotten,
-    StorageError,
     StreamMissing,
 )
 from excore_ray.storage import chain
 from excore_ray.storage.journal import Entry
 from excore_ray.storage.snapshots import sync_directory
+from excore_ray.storage.sqlite_faults import (
+    ADVICE,
+    FOREIGN_ADVICE,
+    OddRows,
+    damaged,
+    is_full,
+)
 from excore_ray.storage.sqlite_wal import count_committed, find_lost_commit, sync_log
 from excore_ray.storage.witness import Note, read_note
 
@@ -90,16 +95,6 @@ def log_path(path: Path) -> Path:
 def note_path(path: Path) -> Path:
     """Where the newest acknowledged entry of the database at `path` is noted."""
     return path.with_suffix(".head")
-
-
-# What a damaged file makes of a read: texts that are no UTF-8 come as the last.
-READ_FAULTS = (sqlite3.Error, UnicodeDecodeError)
-
-
-class _Damaged(sqlite3.DatabaseError):
-    """Rows that this version never wrote, told like damage that SQLite sees itself."""
-
-    sqlite_errorcode = sqlite3.SQLITE_CORRUPT
 
 
 def connect_owner(path: Path, stream: str) -> sqlite3.Connection:
@@ -154,14 +149,14 @@ def _set_up(db: sqlite3.Connection, stream: str, path: Path, is_new: bool) -> No
     if lost is not None:
         raise JournalBroken(
             f"stream {stream}: {log_path(path)} is damaged before its frame {lost}, and committed"
-            f" entries after {read_head(db).seq} are lost. {_ADVICE}"
+            f" entries after {read_head(db).seq} are lost. {ADVICE}"
         )
 
 
 def connect_reader(path: Path, stream: str) -> sqlite3.Connection:
     """A read-only connection to `path`, which works while the owner runs and when there is none.
 
-    Raises StreamMissing, JournalForeign, sqlite3.Error, OSError.
+    Raises StreamMissing, JournalForeign, JournalBroken, sqlite3.Error, OSError.
     """
     missing = StreamMissing(f"there is no stream {stream} in {path.parent}: nobody opened it yet")
     noted = read_note(note_path(path))
@@ -195,11 +190,11 @@ def _refuse_if_gone(stream: str, path: Path, noted: Note | None) -> None:
     if noted is not None and noted.seq > 0:
         raise JournalBroken(
             f"stream {stream}: {path} is missing or cut short, but {note_path(path)} says that"
-            f" entry {noted.seq} was acknowledged. {_ADVICE}"
+            f" entry {noted.seq} was acknowledged. {ADVICE}"
         )
     if log.exists() and log.stat().st_size > 0:
         raise JournalBroken(
-            f"stream {stream}: {path} is missing or cut short, but its log {log} is not. {_ADVICE}"
+            f"stream {stream}: {path} is missing or cut short, but its log {log} is not. {ADVICE}"
         )
 
 
@@ -218,14 +213,14 @@ def _refuse_if_cut(
         raise JournalBroken(
             f"stream {stream}: {path} and its log end with entry {head.seq}, but"
             f" {note_path(path)} says that entry {noted.seq} was acknowledged: entries are lost, or"
-            f" an old copy was put back. {_ADVICE} If the old copy is what you want, and the"
+            f" an old copy was put back. {ADVICE} If the old copy is what you want, and the"
             f" entries after {head.seq} are to be given up, move {note_path(path)} away."
         )
     if mark is not None and mark.chain != noted.chain:
         raise JournalBroken(
             f"stream {stream}: {path} has another entry {noted.seq} than {note_path(path)} says"
             " was acknowledged: it is damaged, or a copy of another history was put back."
-            f" {_ADVICE} If that copy is what you want, move {note_path(path)} away."
+            f" {ADVICE} If that copy is what you want, move {note_path(path)} away."
         )
 
 
@@ -239,7 +234,7 @@ def has_schema(db: sqlite3.Connection, stream: str, path: Path) -> bool:
         return False
     if "meta" not in tables:
         raise JournalForeign(
-            f"{path} is a database, but no journal: it holds {tables}. {_FOREIGN_ADVICE}"
+            f"{path} is a database, but no journal: it holds {tables}. {FOREIGN_ADVICE}"
         )
     meta: dict[str, Any] = dict(db.execute("SELECT name, value FROM meta"))
     schema, owner = meta.get("schema"), meta.get("stream")
@@ -248,11 +243,11 @@ def has_schema(db: sqlite3.Connection, stream: str, path: Path) -> bool:
         raise JournalForeign(
             f"{path} was written by a version {age} than this one: its schema is {schema}, this"
             f" version reads {SCHEMA}. Start the version that wrote it; if there is none, the file"
-            f" is damaged. {_FOREIGN_ADVICE}"
+            f" is damaged. {FOREIGN_ADVICE}"
         )
     if owner != stream:
         raise JournalForeign(
-            f"{path} is the journal of stream {owner}, not of {stream}. {_FOREIGN_ADVICE}"
+            f"{path} is the journal of stream {owner}, not of {stream}. {FOREIGN_ADVICE}"
         )
     return True
 
@@ -270,7 +265,7 @@ def read_base(db: sqlite3.Connection) -> Mark:
     """The last truncated entry; seq 0 and the genesis chain when there is none."""
     rows = db.execute("SELECT seq, epoch, chain FROM base").fetchall()
     if len(rows) != 1:
-        raise _Damaged(f"its table base holds {len(rows)} rows")
+        raise OddRows(f"its table base holds {len(rows)} rows")
     return _as_mark(*rows[0])
 
 
@@ -296,11 +291,11 @@ def read_mark(db: sqlite3.Connection, seq: int) -> Mark | None:
 
 
 def _as_mark(seq: object, epoch: object, hashed: object) -> Mark:
-    """A row as SQLite gave it: damage can turn any column into any type.  Raises _Damaged."""
+    """A row as SQLite gave it: damage can turn any column into any type.  Raises OddRows."""
     if not (
         _is_u63(seq) and _is_u63(epoch) and isinstance(hashed, bytes) and len(hashed) == _HASH_BYTES
     ):
-        raise _Damaged(f"an entry is said to be {seq!r} of epoch {epoch!r} with hash {hashed!r}")
+        raise OddRows(f"an entry is said to be {seq!r} of epoch {epoch!r} with hash {hashed!r}")
     return Mark(seq, epoch, hashed)
 
 
@@ -346,45 +341,6 @@ def read_entries(
                 raise damaged(stream, path, seq, "the running hash does not match")
             found.append(Entry(seq, epoch, body))
     return found
-
-
-_ADVICE = (
-    "Stop the actor, keep a copy of this file and all beside it, and restore the stream from a"
-    " backup. Do not delete or edit the file: what comes before the damage is intact."
-)
-
-
-_FOREIGN_ADVICE = (
-    "Nothing was changed. Unless you know whose file it is and put it where it belongs, keep a copy"
-    " of it and all beside it, and restore the stream from a backup."
-)
-
-
-def damaged(stream: str, path: Path, seq: int, what: str) -> JournalBroken:
-    """The exception for damage at entry `seq`, with what the operator must do."""
-    return JournalBroken(f"stream {stream}: entry {seq} in {path} is damaged: {what}. {_ADVICE}")
-
-
-def as_storage_error(fault: Exception, stream: str, path: Path) -> StorageError:
-    """What a fault of SQLite or of the system means for the stream."""
-    code = getattr(fault, "sqlite_errorcode", 0) & 0xFF
-    # Tables and columns that are not there, texts that are none: SQLite has no code for these.
-    is_odd = isinstance(fault, UnicodeDecodeError) or re.match(
-        r"no such (table|column)|table \w+ has|Could not decode", str(fault)
-    )
-    if is_odd or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return JournalBroken(f"stream {stream}: {path} is damaged: {fault}. {_ADVICE}")
-    is_no_room = is_full(fault) or getattr(fault, "errno", 0) in (errno.ENOSPC, errno.EDQUOT)
-    what = "Make room" if is_no_room else "Look at the disk and the system's log"
-    return JournalFailed(
-        f"stream {stream}: {path}: {fault}. {what}, and start the actor again: what was"
-        " acknowledged is in the file."
-    )
-
-
-def is_full(fault: BaseException) -> bool:
-    """Whether `fault` says that there was no room to write."""
-    return getattr(fault, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
 
 
 def _connect(path: Path, mode: str) -> sqlite3.Connection:

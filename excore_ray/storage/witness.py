@@ -9,10 +9,10 @@ So each append, once it is durable and before anybody hears of it, is noted here
 
     <stream>.head = magic, 8 bytes | u64 seq | chain after it, 32 bytes | CRC-32 of these
 
-It is one write in place of 52 bytes and no sync, some 3 us: enough against the end of the process
-and against damage to the journal's files.  After a power failure it may be as old as the system
-takes to write it back (30 s on Linux as it comes), never newer than the journal: so what it says
-holds always, and what it does not say may be missing.
+It is one write in place of 52 bytes and no sync, some 1 to 3 us: enough against the end of the
+process and against damage to the journal's files.  After a power failure it may be as old as the
+system takes to write it back (30 s on Linux as it comes), never newer than the journal: so what it
+says holds always, and what it does not say may be missing.
 """
 
 from __future__ import annotations
