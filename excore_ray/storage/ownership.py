@@ -34,6 +34,7 @@ from excore_ray.errors import Fenced, StreamBusy
 logger = logging.getLogger(__name__)
 
 POLL_S = 0.02
+_HOLDER_BYTES = 512
 _HOLDER_BYTES_MAX = 4096
 
 
@@ -94,7 +95,7 @@ class OwnerLock:
             fd, self._fd = self._fd, -1
             if os.getpid() == self._pid:
                 # So that nobody takes this process, which may live on, for the next holder.
-                os.ftruncate(fd, 0)
+                _write_in_place(fd, b"")
             os.close(fd)
 
 
@@ -164,8 +165,12 @@ def _read_holder(fd: int) -> Holder | None:
 
 def _write_holder(fd: int, holder: Holder) -> None:
     # In place, since the lock is on this inode.  A reader who sees half of it waits on.
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, msgspec.json.encode(holder), 0)
+    _write_in_place(fd, msgspec.json.encode(holder))
+
+
+def _write_in_place(fd: int, data: bytes) -> None:
+    # Padded with blanks and never cut: the room a file once has, it has on a full disk too.
+    os.pwrite(fd, data.ljust(max(os.fstat(fd).st_size, _HOLDER_BYTES)), 0)
 
 
 def _identity(pid: int, actor: str) -> Holder:

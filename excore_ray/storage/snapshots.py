@@ -94,7 +94,10 @@ class SnapshotFiles:
                 partial.unlink(missing_ok=True)
             self._prune()
         except OSError as fault:
-            raise SnapshotFailed(f"{path} could not be written: {fault}") from fault
+            raise SnapshotFailed(
+                f"{path} could not be written: {fault}. Those before it stand, and it is tried"
+                " again; make room, or look at the disk and the system's log."
+            ) from fault
 
     def numbers(self) -> list[int]:
         """Entry numbers of all snapshots that are there, good or not, newest first."""

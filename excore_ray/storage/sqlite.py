@@ -41,10 +41,12 @@ from excore_ray.errors import (
     TruncateRefused,
 )
 from excore_ray.storage import chain
+from excore_ray.storage import sqlite_faults as faults
 from excore_ray.storage import sqlite_file as file
 from excore_ray.storage.journal import SNAPSHOTS_KEPT, Entry, JournalStatus, no_snapshot
 from excore_ray.storage.ownership import OwnerLock, Ownership, take
 from excore_ray.storage.snapshots import Snapshot, SnapshotFiles, sync_directory
+from excore_ray.storage.witness import Witness
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +89,8 @@ class SqliteReader:
             return snapshot.seq, snapshot.body
         with self._view() as db:
             base = file.read_base(db)
+            if base.seq:
+                file.check_base(db, self.stream, self._path)
         if base.seq:
             raise no_snapshot(self.stream, str(self._path.parent), base.seq, seq_max)
         return None
@@ -121,7 +125,7 @@ class SqliteReader:
                 finally:
                     if self._db.in_transaction:
                         self._db.execute("ROLLBACK")
-            except sqlite3.Error as fault:
+            except faults.READ_FAULTS as fault:
                 raise self._read_failed(fault) from fault
 
     def _has_history(self, seq: int, expected: bytes) -> bool:
@@ -135,8 +139,8 @@ class SqliteReader:
             )
         return mark is not None and mark.chain == expected
 
-    def _read_failed(self, fault: sqlite3.Error) -> StorageError:
-        return file.as_storage_error(fault, self.stream, self._path)
+    def _read_failed(self, fault: Exception) -> StorageError:
+        return faults.as_storage_error(fault, self.stream, self._path)
 
     def _refuse_after_failure(self) -> None:
         if self._failure is not None:
@@ -146,9 +150,12 @@ class SqliteReader:
 class SqliteJournal(SqliteReader):
     """A stream for its owner; a Journal.  Made by open_sqlite()."""
 
-    def __init__(self, path: Path, stream: str, db: sqlite3.Connection, lock: OwnerLock) -> None:
+    def __init__(
+        self, path: Path, stream: str, db: sqlite3.Connection, lock: OwnerLock, witness: Witness
+    ) -> None:
         super().__init__(path, stream, db)
         self._lock = lock
+        self._witness = witness
         self._head = file.read_head(db)
         self._pages = 0  # written to the log since the last checkpoint, estimated
 
@@ -160,6 +167,7 @@ class SqliteJournal(SqliteReader):
             with self._transaction() as db:
                 head = self._insert(db, seq, epoch, bodies, keys)
             self._head = head
+            self._witness.note(head.seq, head.chain)
             self._pages += sum(map(len, bodies)) // _PAGE_BYTES + len(keys) + _COMMIT_PAGES
             if self._pages >= CHECKPOINT_PAGES_MAX:
                 self._checkpoint_if_due()
@@ -196,11 +204,25 @@ class SqliteJournal(SqliteReader):
             # A lock is not fair: without a pause, a waiting append would get it only at the end.
             time.sleep(0.001)
 
+    def verify_tail(self) -> None:
+        """Read the newest entries as read() does, and note the last one durably.
+
+        Raises JournalBroken, JournalFailed.
+        """
+        with self._view() as db:
+            file.check_base(db, self.stream, self._path)
+        status = self.status()
+        tail = max(status.oldest_seq, status.next_seq - VERIFIED_TAIL)
+        self.read(tail, bytes_max=sys.maxsize)
+        self._witness.note(self._head.seq, self._head.chain)
+        self._witness.sync()
+
     def close(self) -> None:
         """See JournalReader.close.  The lock goes last: a successor finds nothing half done."""
         try:
             super().close()
         finally:
+            self._witness.close()
             self._lock.release()
 
     def _insert(
@@ -259,15 +281,16 @@ class SqliteJournal(SqliteReader):
                 self._db.execute("COMMIT")
             except BaseException as fault:
                 is_clean = self._roll_back()
-                if file.is_full(fault) and is_clean:
+                if faults.is_full(fault) and is_clean:
                     full = f"stream {self.stream}: no room for {self._path}; nothing was written"
                     raise JournalFull(full) from fault
                 if isinstance(fault, StorageError):
                     self._failure = fault
                     raise
-                self._failure = JournalFailed(f"stream {self.stream}: {self._path}: {fault!r}")
-                if isinstance(fault, sqlite3.Error | OSError):
+                if isinstance(fault, (*faults.READ_FAULTS, OSError)):
+                    self._failure = faults.as_storage_error(fault, self.stream, self._path)
                     raise self._failure from fault
+                self._failure = JournalFailed(f"stream {self.stream}: {self._path}: {fault!r}")
                 raise
 
     def _roll_back(self) -> bool:
@@ -276,7 +299,7 @@ class SqliteJournal(SqliteReader):
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             return file.read_head(self._db) == self._head
-        except sqlite3.Error as fault:
+        except faults.READ_FAULTS as fault:
             logger.error("stream %s: the failed append was not undone: %s", self.stream, fault)
             return False
 
@@ -288,7 +311,7 @@ class SqliteJournal(SqliteReader):
             try:
                 file.checkpoint(self._db)
             except sqlite3.Error as fault:
-                if file.is_full(fault):
+                if faults.is_full(fault):
                     # What it would have moved is safe in the log, and is moved when there is room.
                     logger.warning("stream %s: no room to checkpoint %s", self.stream, self._path)
                     return
@@ -298,7 +321,7 @@ class SqliteJournal(SqliteReader):
                 )
                 logger.critical("%s", self._failure)
 
-    def _read_failed(self, fault: sqlite3.Error) -> StorageError:
+    def _read_failed(self, fault: Exception) -> StorageError:
         self._failure = super()._read_failed(fault)
         return self._failure
 
@@ -319,14 +342,14 @@ def open_sqlite(directory: Path, stream: str, *, owner: Ownership) -> SqliteJour
             undo.callback(lock.release)
             db = file.connect_owner(path, stream)
             undo.callback(db.close)
-            journal = SqliteJournal(path, stream, db, lock)
-            status = journal.status()
-            tail = max(status.oldest_seq, status.next_seq - VERIFIED_TAIL)
-            journal.read(tail, bytes_max=sys.maxsize)
+            witness = Witness(file.note_path(path))
+            undo.callback(witness.close)
+            journal = SqliteJournal(path, stream, db, lock, witness)
+            journal.verify_tail()
             undo.pop_all()
             return journal
-    except (sqlite3.Error, OSError) as fault:
-        raise file.as_storage_error(fault, stream, path) from fault
+    except (*faults.READ_FAULTS, OSError) as fault:
+        raise faults.as_storage_error(fault, stream, path) from fault
 
 
 def read_sqlite(directory: Path, stream: str) -> SqliteReader:
@@ -338,8 +361,8 @@ def read_sqlite(directory: Path, stream: str) -> SqliteReader:
     path = file.stream_path(directory, stream)
     try:
         return SqliteReader(path, stream, file.connect_reader(path, stream))
-    except (sqlite3.Error, OSError) as fault:
-        raise file.as_storage_error(fault, stream, path) from fault
+    except (*faults.READ_FAULTS, OSError) as fault:
+        raise faults.as_storage_error(fault, stream, path) from fault
 
 
 def _make_directory(directory: Path) -> None:

@@ -23,7 +23,7 @@ import sqlite3
 import time
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import msgspec
 
@@ -32,16 +32,25 @@ from excore_ray.errors import (
     JournalFailed,
     JournalForeign,
     JournalForgotten,
-    StorageError,
     StreamMissing,
 )
 from excore_ray.storage import chain
 from excore_ray.storage.journal import Entry
 from excore_ray.storage.snapshots import sync_directory
-from excore_ray.storage.sqlite_wal import find_lost_commit, sync_log
+from excore_ray.storage.sqlite_faults import (
+    ADVICE,
+    FOREIGN_ADVICE,
+    OddRows,
+    damaged,
+    is_full,
+)
+from excore_ray.storage.sqlite_wal import count_committed, find_lost_commit, sync_log
+from excore_ray.storage.witness import Note, read_note
 
 SCHEMA = 1
 BUSY_TIMEOUT_S = 5.0
+_HASH_BYTES = 32
+_PAGE_BYTES_MIN = 512  # SQLite takes what is shorter for an empty file
 
 _TABLES = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
@@ -83,6 +92,11 @@ def log_path(path: Path) -> Path:
     return path.with_name(path.name + "-wal")
 
 
+def note_path(path: Path) -> Path:
+    """Where the newest acknowledged entry of the database at `path` is noted."""
+    return path.with_suffix(".head")
+
+
 def connect_owner(path: Path, stream: str) -> sqlite3.Connection:
     """The one writing connection to `path`, which is created if need be.
 
@@ -90,6 +104,8 @@ def connect_owner(path: Path, stream: str) -> sqlite3.Connection:
     Its caller must hold the stream's lock.
     Raises JournalForeign, JournalBroken, JournalFailed.
     """
+    noted = read_note(note_path(path))
+    _refuse_if_gone(stream, path, noted)
     if not path.exists():
         # Not through SQLite, which would let the umask decide.  Closed before SQLite opens it:
         # closing a file drops every lock this process has on it.
@@ -100,6 +116,8 @@ def connect_owner(path: Path, stream: str) -> sqlite3.Connection:
     # by the next start, not have been tidied away by this one.
     with closing(_connect(path, "ro")) as keeper:
         is_new = not has_schema(keeper, stream, path)
+        # Before the checkpoint, which would move what is left of a log over newer pages.
+        _refuse_if_cut(None if is_new else keeper, stream, path, noted)
         db = _connect(path, "rw")
         try:
             _set_up(db, stream, path, is_new)
@@ -119,26 +137,38 @@ def _set_up(db: sqlite3.Connection, stream: str, path: Path, is_new: bool) -> No
         _create(db, stream)
     sync_log(log_path(path))
     [(page_bytes,)] = db.execute("PRAGMA page_size")
-    lost = find_lost_commit(log_path(path), page_bytes, checkpoint(db))
+    try:
+        frames = checkpoint(db)
+    except sqlite3.Error as fault:
+        if not is_full(fault):
+            raise
+        # What it would have moved is safe in the log.  An actor that is restarted on a full disk
+        # must open its journal: it can answer, and append as soon as there is room.
+        frames = count_committed(log_path(path), page_bytes)
+    lost = find_lost_commit(log_path(path), page_bytes, frames)
     if lost is not None:
         raise JournalBroken(
             f"stream {stream}: {log_path(path)} is damaged before its frame {lost}, and committed"
-            f" entries after {read_head(db).seq} are lost. {_ADVICE}"
+            f" entries after {read_head(db).seq} are lost. {ADVICE}"
         )
 
 
 def connect_reader(path: Path, stream: str) -> sqlite3.Connection:
     """A read-only connection to `path`, which works while the owner runs and when there is none.
 
-    Raises StreamMissing, JournalForeign, sqlite3.Error, OSError.
+    Raises StreamMissing, JournalForeign, JournalBroken, sqlite3.Error, OSError.
     """
     missing = StreamMissing(f"there is no stream {stream} in {path.parent}: nobody opened it yet")
+    noted = read_note(note_path(path))
+    _refuse_if_gone(stream, path, noted)
     if not path.exists():
         raise missing
     db = _connect(path, "ro")
     try:
         db.execute("PRAGMA query_only = ON")
-        if not has_schema(db, stream, path):
+        is_new = not has_schema(db, stream, path)
+        _refuse_if_cut(None if is_new else db, stream, path, noted)
+        if is_new:
             raise missing
         # A reader may be the first to recover the log of an owner that was killed.
         sync_log(log_path(path))
@@ -148,26 +178,77 @@ def connect_reader(path: Path, stream: str) -> sqlite3.Connection:
     return db
 
 
+def _refuse_if_gone(stream: str, path: Path, noted: Note | None) -> None:
+    """Raise JournalBroken when there was more in `path` than no file, or an empty one.
+
+    SQLite takes an empty file for a new database and deletes the log beside it, so this must
+    come before it looks.
+    """
+    if path.exists() and path.stat().st_size >= _PAGE_BYTES_MIN:
+        return
+    log = log_path(path)
+    if noted is not None and noted.seq > 0:
+        raise JournalBroken(
+            f"stream {stream}: {path} is missing or cut short, but {note_path(path)} says that"
+            f" entry {noted.seq} was acknowledged. {ADVICE}"
+        )
+    if log.exists() and log.stat().st_size > 0:
+        raise JournalBroken(
+            f"stream {stream}: {path} is missing or cut short, but its log {log} is not. {ADVICE}"
+        )
+
+
+def _refuse_if_cut(
+    db: sqlite3.Connection | None, stream: str, path: Path, noted: Note | None
+) -> None:
+    """Raise JournalBroken unless the entry that was `noted` before `db` was looked at is there.
+
+    db: None when it holds no tables yet.
+    """
+    if noted is None or noted.seq == 0:
+        return
+    head = Mark(0, 0, b"") if db is None else read_head(db)
+    mark = None if db is None else read_mark(db, noted.seq)
+    if head.seq < noted.seq:
+        raise JournalBroken(
+            f"stream {stream}: {path} and its log end with entry {head.seq}, but"
+            f" {note_path(path)} says that entry {noted.seq} was acknowledged: entries are lost, or"
+            f" an old copy was put back. {ADVICE} If the old copy is what you want, and the"
+            f" entries after {head.seq} are to be given up, move {note_path(path)} away."
+        )
+    if mark is not None and mark.chain != noted.chain:
+        raise JournalBroken(
+            f"stream {stream}: {path} has another entry {noted.seq} than {note_path(path)} says"
+            " was acknowledged: it is damaged, or a copy of another history was put back."
+            f" {ADVICE} If that copy is what you want, move {note_path(path)} away."
+        )
+
+
 def has_schema(db: sqlite3.Connection, stream: str, path: Path) -> bool:
     """Whether the file is this stream's journal; False when it is empty, as right after creation.
 
     Raises JournalForeign when it is anything else.
     """
-    tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
+    tables = [name for (name,) in db.execute("SELECT name FROM sqlite_master ORDER BY name")]
     if not tables:
         return False
     if "meta" not in tables:
-        raise JournalForeign(f"{path} is a database, but no journal: it holds {sorted(tables)}")
+        raise JournalForeign(
+            f"{path} is a database, but no journal: it holds {tables}. {FOREIGN_ADVICE}"
+        )
     meta: dict[str, Any] = dict(db.execute("SELECT name, value FROM meta"))
     schema, owner = meta.get("schema"), meta.get("stream")
     if schema != SCHEMA:
         age = "newer" if isinstance(schema, int) and schema > SCHEMA else "older"
         raise JournalForeign(
             f"{path} was written by a version {age} than this one: its schema is {schema}, this"
-            f" version reads {SCHEMA}. Start the version that wrote it; nothing was changed."
+            f" version reads {SCHEMA}. Start the version that wrote it; if there is none, the file"
+            f" is damaged. {FOREIGN_ADVICE}"
         )
     if owner != stream:
-        raise JournalForeign(f"{path} is the journal of stream {owner}, not of {stream}")
+        raise JournalForeign(
+            f"{path} is the journal of stream {owner}, not of {stream}. {FOREIGN_ADVICE}"
+        )
     return True
 
 
@@ -182,21 +263,44 @@ def checkpoint(db: sqlite3.Connection) -> int:
 
 def read_base(db: sqlite3.Connection) -> Mark:
     """The last truncated entry; seq 0 and the genesis chain when there is none."""
-    [row] = db.execute("SELECT seq, epoch, chain FROM base")
-    return Mark(*row)
+    rows = db.execute("SELECT seq, epoch, chain FROM base").fetchall()
+    if len(rows) != 1:
+        raise OddRows(f"its table base holds {len(rows)} rows")
+    return _as_mark(*rows[0])
+
+
+def check_base(db: sqlite3.Connection, stream: str, path: Path) -> None:
+    """Raise JournalBroken when the oldest entry is not the one after the last truncated."""
+    base = read_base(db)
+    [(oldest,)] = db.execute("SELECT min(seq) FROM journal")
+    if oldest is not None and oldest != base.seq + 1:
+        raise damaged(stream, path, base.seq + 1, f"the entry after {base.seq} is {oldest}")
 
 
 def read_head(db: sqlite3.Connection) -> Mark:
     """The newest entry, or the base when there is none."""
     rows = db.execute("SELECT seq, epoch, chain FROM journal ORDER BY seq DESC LIMIT 1").fetchall()
-    return Mark(*rows[0]) if rows else read_base(db)
+    return _as_mark(*rows[0]) if rows else read_base(db)
 
 
 def read_mark(db: sqlite3.Connection, seq: int) -> Mark | None:
     """The mark of entry `seq` if it, or the base in its place, is there."""
     rows = db.execute("SELECT seq, epoch, chain FROM journal WHERE seq = ?", (seq,)).fetchall()
-    mark = Mark(*rows[0]) if rows else read_base(db)
+    mark = _as_mark(*rows[0]) if rows else read_base(db)
     return mark if mark.seq == seq else None
+
+
+def _as_mark(seq: object, epoch: object, hashed: object) -> Mark:
+    """A row as SQLite gave it: damage can turn any column into any type.  Raises OddRows."""
+    if not (
+        _is_u63(seq) and _is_u63(epoch) and isinstance(hashed, bytes) and len(hashed) == _HASH_BYTES
+    ):
+        raise OddRows(f"an entry is said to be {seq!r} of epoch {epoch!r} with hash {hashed!r}")
+    return Mark(seq, epoch, hashed)
+
+
+def _is_u63(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and value >= 0
 
 
 def read_entries(
@@ -228,6 +332,8 @@ def read_entries(
                 break
             if seq != expected:
                 raise damaged(stream, path, expected, f"the entry after {expected - 1} is {seq}")
+            if not _is_u63(epoch):
+                raise damaged(stream, path, seq, f"its epoch is {epoch!r}")
             if chain.entry_crc(seq, epoch, body) != crc:
                 raise damaged(stream, path, seq, "its CRC does not match")
             running = chain.link(running, seq, epoch, body)
@@ -235,30 +341,6 @@ def read_entries(
                 raise damaged(stream, path, seq, "the running hash does not match")
             found.append(Entry(seq, epoch, body))
     return found
-
-
-_ADVICE = (
-    "Stop the actor, keep a copy of this file and all beside it, and restore the stream from a"
-    " backup. Do not delete or edit the file: what comes before the damage is intact."
-)
-
-
-def damaged(stream: str, path: Path, seq: int, what: str) -> JournalBroken:
-    """The exception for damage at entry `seq`, with what the operator must do."""
-    return JournalBroken(f"stream {stream}: entry {seq} in {path} is damaged: {what}. {_ADVICE}")
-
-
-def as_storage_error(fault: sqlite3.Error | OSError, stream: str, path: Path) -> StorageError:
-    """What a fault of SQLite or of the system means for the stream."""
-    code = getattr(fault, "sqlite_errorcode", 0) & 0xFF
-    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return JournalBroken(f"stream {stream}: {path} is damaged: {fault}. {_ADVICE}")
-    return JournalFailed(f"stream {stream}: {path}: {fault}")
-
-
-def is_full(fault: BaseException) -> bool:
-    """Whether `fault` says that there was no room to write."""
-    return getattr(fault, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
 
 
 def _connect(path: Path, mode: str) -> sqlite3.Connection:

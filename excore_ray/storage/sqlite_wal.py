@@ -50,6 +50,35 @@ def sync_log(path: Path) -> None:
         os.close(fd)
 
 
+def count_committed(path: Path, page_bytes: int) -> int:
+    """How many frames of the log at `path` SQLite takes when it recovers; 0 when there is no log.
+
+    For when SQLite itself cannot be asked.  Cost: 0.2 s a megabyte.  Raises OSError.
+    """
+    try:
+        log = path.read_bytes()
+    except FileNotFoundError:
+        return 0
+    header = log[:_HEADER_BYTES]
+    if len(header) < _HEADER_BYTES or header[:4] not in _MAGICS:
+        return 0
+    order: Order = "big" if header[3] & 1 else "little"
+    sums = _sums(header[:24], (0, 0), order)
+    if header[24:] != _PAIR.pack(*sums):
+        return 0
+    committed, frame_bytes = 0, _FRAME.size + page_bytes
+    for frame in range((len(log) - _HEADER_BYTES) // frame_bytes):
+        at = _HEADER_BYTES + frame * frame_bytes
+        data = log[at : at + frame_bytes]
+        _, pages, salts, first, second = _FRAME.unpack(data[: _FRAME.size])
+        sums = _sums(data[:8] + data[_FRAME.size :], sums, order)
+        if salts != header[16:24] or sums != (first, second):
+            break
+        if pages:
+            committed = frame + 1
+    return committed
+
+
 def find_lost_commit(path: Path, page_bytes: int, frames_accepted: int) -> int | None:
     """Number, from 1, of a frame that ends a commit which was durable once and was not recovered.
 

@@ -105,6 +105,11 @@ def edit(place: Path, *statements: str) -> None:
             db.execute(statement)
 
 
+def forget_note(place: Path) -> None:
+    """What an operator does to give up entries that an old copy lacks."""
+    (place / f"{STREAM}.head").unlink()
+
+
 def use(place: Path) -> None:
     """Open as the owner, and read all there is."""
     with closing(open_sqlite(place, STREAM, owner=OWNER)) as journal:

@@ -11,7 +11,7 @@ import pytest
 from excore_ray.errors import JournalBroken, JournalForeign, SnapshotBroken
 from excore_ray.storage.chain import entry_crc
 from excore_ray.storage.sqlite import open_sqlite, read_sqlite
-from tests.storage.places import ALL, OWNER, STREAM, edit, filled, put, use
+from tests.storage.places import ALL, OWNER, STREAM, edit, filled, forget_note, put, use
 
 
 @pytest.fixture
@@ -66,6 +66,69 @@ def test_a_body_of_another_type_is_damage(place: Path) -> None:
     edit(place, "UPDATE journal SET body = 7 WHERE seq = 7")
     with pytest.raises(JournalBroken, match=r"entry 7 .*not bytes"):
         use(place)
+
+
+# Damage can turn any column into any type, and a text into none.
+ODD = {
+    "a hash": "UPDATE journal SET chain = 'text' WHERE seq = 40",
+    "half a hash": "UPDATE journal SET chain = zeroblob(16) WHERE seq = 40",
+    "an epoch in the middle": "UPDATE journal SET epoch = 'text' WHERE seq = 7",
+    "a negative epoch": "UPDATE journal SET epoch = -1 WHERE seq = 40",
+    "no base": "DELETE FROM base",
+    "the hash of the base": "UPDATE base SET chain = 'text'",
+    "the place of the base": "UPDATE base SET seq = 5",
+    "a text": "INSERT INTO meta VALUES (CAST(x'ff' AS TEXT), 1)",
+    "a table gone": "DROP TABLE base",
+    "a column gone": "ALTER TABLE journal RENAME COLUMN crc TO krc",
+}
+
+
+@pytest.mark.parametrize("statement", ODD.values(), ids=ODD.keys())
+def test_rows_that_were_never_written_are_damage(place: Path, statement: str) -> None:
+    filled(place)
+    edit(place, statement)
+    with pytest.raises(JournalBroken, match=rf"{place}.* restore the stream from a backup"):
+        use(place)
+
+
+def test_an_old_copy_is_not_taken_until_its_loss_is_accepted(place: Path) -> None:
+    filled(place, 10)
+    copy = (place / f"{STREAM}.db").read_bytes()
+    with closing(open_sqlite(place, STREAM, owner=OWNER)) as journal:
+        put(journal, b"acknowledged")
+    (place / f"{STREAM}.db").write_bytes(copy)
+    for opened in (use, lambda _: read_sqlite(place, STREAM)):
+        with pytest.raises(JournalBroken, match=r"with entry 10, but .*\.head says .* entry 11 "):
+            opened(place)
+    forget_note(place)
+    use(place)
+
+
+def test_a_copy_of_another_history_is_seen(place: Path) -> None:
+    filled(place, 10)
+    copy = (place / f"{STREAM}.db").read_bytes()
+    with closing(open_sqlite(place, STREAM, owner=OWNER)) as journal:
+        put(journal, b"acknowledged")
+    note = (place / f"{STREAM}.head").read_bytes()
+    (place / f"{STREAM}.db").write_bytes(copy)
+    forget_note(place)
+    with closing(open_sqlite(place, STREAM, owner=OWNER)) as journal:
+        put(journal, b"another", b"and more")
+    (place / f"{STREAM}.head").write_bytes(note)
+    with pytest.raises(JournalBroken, match="another entry 11 than"):
+        use(place)
+
+
+def test_a_damaged_note_is_told_and_written_anew(
+    place: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    filled(place, 3)
+    note = place / f"{STREAM}.head"
+    before = note.read_bytes()
+    note.write_bytes(before[:20])
+    use(place)
+    assert f"{note} is damaged" in caplog.text
+    assert note.read_bytes() == before
 
 
 def test_a_forged_entry_with_a_right_crc_breaks_the_chain(place: Path) -> None:
@@ -175,6 +238,7 @@ def test_a_journal_shorter_than_its_snapshot_has_lost_entries(place: Path) -> No
         put(journal, b"x", b"y")
         journal.save_snapshot(12, b"s")
     (place / f"{STREAM}.db").write_bytes(copy)
+    forget_note(place)
     with pytest.raises(JournalBroken, match=r"snapshot of entry 12, but .* ends with entry 10"):
         use(place)
 
@@ -187,6 +251,7 @@ def test_a_snapshot_of_another_history_is_not_loaded(place: Path) -> None:
         put(journal, b"x", b"y")
         journal.save_snapshot(12, b"of the first history")
     (place / f"{STREAM}.db").write_bytes(copy)
+    forget_note(place)
     newest = place / f"{STREAM}.00000000000000000012.snapshot"
     away = newest.rename(place / "away")
     with closing(open_sqlite(place, STREAM, owner=OWNER)) as journal:

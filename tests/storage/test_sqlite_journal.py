@@ -44,7 +44,7 @@ def test_files_are_for_this_user_alone(place: Path, journal: SqliteJournal) -> N
     put(journal, b"a")
     journal.save_snapshot(1, b"s")
     found = {path.name: stat.S_IMODE(path.stat().st_mode) for path in place.iterdir()}
-    names = [".00000000000000000001.snapshot", ".db", ".db-shm", ".db-wal", ".lock"]
+    names = [".00000000000000000001.snapshot", ".db", ".db-shm", ".db-wal", ".head", ".lock"]
     assert found == {STREAM + name: 0o600 for name in names}
     assert stat.S_IMODE(place.stat().st_mode) == 0o700
     assert stat.S_IMODE(place.parent.stat().st_mode) == 0o700

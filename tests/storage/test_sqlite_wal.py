@@ -11,7 +11,7 @@ import pytest
 
 from excore_ray.errors import JournalBroken
 from excore_ray.storage.sqlite import open_sqlite
-from excore_ray.storage.sqlite_wal import find_lost_commit, sync_log
+from excore_ray.storage.sqlite_wal import count_committed, find_lost_commit, sync_log
 from tests.storage.places import OWNER, STREAM, bodies, put
 
 COMMITS = 12
@@ -133,7 +133,23 @@ def test_frames_of_the_log_before_are_no_loss(crashed: Crashed) -> None:
     assert crashed.recovered() == [*expected(COMMITS), b"x"]
 
 
+def test_the_committed_frames_are_counted_as_sqlite_does(crashed: Crashed) -> None:
+    log = crashed.log.read_bytes()
+    frame_of = [0, *((end - HEADER_BYTES) // FRAME_BYTES for end in crashed.ends)]
+    for append, size in enumerate([HEADER_BYTES, *crashed.ends]):
+        crashed.log.write_bytes(log[:size])
+        assert count_committed(crashed.log, PAGE_BYTES) == frame_of[append]
+        crashed.log.write_bytes(log[: size - 1])
+        assert count_committed(crashed.log, PAGE_BYTES) == frame_of[max(append - 1, 0)]
+    crashed.log.write_bytes(log)
+    crashed.flip(crashed.frame_of(7) + 100)
+    assert count_committed(crashed.log, PAGE_BYTES) == frame_of[6]
+    crashed.flip(20)
+    assert count_committed(crashed.log, PAGE_BYTES) == 0
+
+
 def test_no_log_is_no_error(tmp_path: Path) -> None:
+    assert count_committed(tmp_path / "none", PAGE_BYTES) == 0
     sync_log(tmp_path / "none")
     assert find_lost_commit(tmp_path / "none", PAGE_BYTES, 0) is None
 
