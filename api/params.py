@@ -26,6 +26,7 @@ LIST_LIMIT_DEFAULT = 100
 PAGE_LIMIT_MAX = 100
 NESTING_MAX = 32
 _SHOWN_MAX = 40
+_SHOWN_BITS_MAX = 1024
 
 
 class Kind(enum.Enum):
@@ -120,6 +121,9 @@ def shown(value: Any) -> str:
     if type(value) is str:
         clipped = value if len(value) <= _SHOWN_MAX else value[:_SHOWN_MAX] + "..."
         return msgspec.json.encode(clipped).decode()
+    if type(value) is int and value.bit_length() > _SHOWN_BITS_MAX:
+        # To write thousands of digits takes as long as hundreds of requests.
+        return "a huge integer"
     text = msgspec.json.encode(value).decode()
     return text if len(text) <= _SHOWN_MAX else text[:_SHOWN_MAX] + "..."
 

@@ -63,6 +63,8 @@ NO_REQUESTS = [
     ("[]", None, "1..1000 requests expected, 0 given"),
     ("[" + ",".join([GOOD] * 1001) + "]", None, "1..1000 requests expected, 1001 given"),
     ("[1" + ",1" * 1000 + "]", None, "1..1000 requests expected, 1001 given"),
+    ('[{"a":1,"a":1}' + ",1" * 1000 + "]", None, "1..1000 requests expected, 1001 given"),
+    ('{"more": [' + "{}," * 100_000 + "{}]}", None, "over 100000 objects"),
 ]
 
 
