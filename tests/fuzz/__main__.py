@@ -1,0 +1,52 @@
+"""`python -m tests.fuzz`: many cases, in process or over HTTP, and what came of them.
+
+Exit code 0 when every promise was kept, 1 otherwise.  A failure prints the seed of its episode,
+its place there and its body.
+"""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+import sys
+import time
+
+from tests.fuzz import inside
+
+_SHOWN = 400
+
+
+def tell(report: inside.Report) -> None:
+    """Print the counts and the failures."""
+    print(f"{report.cases} cases, {report.refused} refused, {report.resent} sent again")
+    print(f"{1e6 * report.cpu_s / max(report.cases, 1):.0f} us of CPU a case")
+    codes = sorted(report.codes.items())
+    print("codes:", ", ".join(f"{code}: {count}" for code, count in codes))
+    for kind, count in report.kinds.most_common():
+        used_s, case = report.slowest[kind]
+        print(f"  {kind:9} {count:8}  slowest {1000 * used_s:6.1f} ms, {len(case.body)} bytes")
+    for failure in (report.failures + report.slow)[:20]:
+        print(f"episode {failure.seed}, case {failure.number} ({failure.case.kind})")
+        print(f"  {failure.what}\n  {failure.case.body[:_SHOWN]!r} ({len(failure.case.body)} bytes)")
+    print(f"{len(report.failures)} failures, {len(report.slow)} over 50 ms")
+
+
+def main() -> int:
+    """Run what the command line says."""
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
+    parser.add_argument("--cases", type=int, default=20_000)
+    parser.add_argument("--seed", type=int, default=None, help="a random one by default")
+    parser.add_argument("--first", type=int, default=0, help="the first episode of the seed")
+    parser.add_argument("--data", default="", help="fuzz a server on this directory, over HTTP")
+    arguments = parser.parse_args()
+    seed = secrets.randbelow(2**32) if arguments.seed is None else arguments.seed
+    print(f"seed {seed}", flush=True)
+    began_s = time.monotonic()
+    report = inside.run(seed, arguments.cases, arguments.first)
+    tell(report)
+    print(f"{time.monotonic() - began_s:.0f} s")
+    return 1 if report.failures or report.slow else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
