@@ -64,8 +64,9 @@ NO_REQUESTS = [
     ("[" + ",".join([GOOD] * 1001) + "]", None, "1..1000 requests expected, 1001 given"),
     ("[1" + ",1" * 1000 + "]", None, "1..1000 requests expected, 1001 given"),
     ('[{"a":1,"a":1}' + ",1" * 1000 + "]", None, "1..1000 requests expected, 1001 given"),
-    ('{"more": [' + "{}," * 100_000 + "{}]}", None, "over 100000 objects and arrays"),
-    ('{"more": [' + "[]," * 100_000 + "{}]}", None, "over 100000 objects and arrays"),
+    ('{"more": [' + "{}," * 50_000 + "{}]}", None, "over 50000 objects, arrays and keys"),
+    ('{"more": [' + "[]," * 50_000 + "[]]}", None, "over 50000 objects, arrays and keys"),
+    ("{" + ",".join(f'"{n}":1' for n in range(50_001)) + "}", None, "arrays and keys"),
 ]
 
 
