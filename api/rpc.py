@@ -3,8 +3,8 @@
 Separate from HTTP and from the methods: it knows the shape of a request and nothing else.
 
 A body is refused as a whole when it is no JSON, has a key twice in one object or too many parts,
-or is a batch of none or too many.  An item of a batch that is no request is refused by itself.  The id of what is
-refused is echoed when it is an integer of 64 bits, and null otherwise.
+or is a batch of none or too many.  An item of a batch that is no request is refused by itself.
+The id of what is refused is echoed when it is an integer of 64 bits, and null otherwise.
 Source: the request and response sections of the RPC reference.
 """
 

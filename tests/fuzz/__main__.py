@@ -11,7 +11,6 @@ import secrets
 import sys
 import tempfile
 import time
-
 from pathlib import Path
 
 from tests.fuzz import inside, outside
@@ -30,7 +29,9 @@ def tell(report: inside.Report) -> None:
         print(f"  {kind:9} {count:8}  slowest {1000 * used_s:6.1f} ms, {len(case.body)} bytes")
     for failure in (report.failures + report.slow)[:20]:
         print(f"episode {failure.seed}, case {failure.number} ({failure.case.kind})")
-        print(f"  {failure.what}\n  {failure.case.body[:_SHOWN]!r} ({len(failure.case.body)} bytes)")
+        print(
+            f"  {failure.what}\n  {failure.case.body[:_SHOWN]!r} ({len(failure.case.body)} bytes)"
+        )
     print(f"{len(report.failures)} failures, {len(report.slow)} over 50 ms")
 
 

@@ -192,7 +192,9 @@ class Cases:
         elif change < 0.65:
             del body[place : place + random.choice((1, 2, 9))]
         elif change < 0.75:
-            body += random.choice((b"x", b"{}", b",", b"\x00", b"]", b"//", b"\xff", b" \n\t", bytes(body)))
+            body += random.choice(
+                (b"x", b"{}", b",", b"\x00", b"]", b"//", b"\xff", b" \n\t", bytes(body))
+            )
         elif change < 0.82:
             encoding = random.choice(("utf-16", "utf-16-be", "utf-32", "utf-7", "utf-8-sig"))
             body = bytearray(body.decode("utf-8", "replace").encode(encoding))
@@ -222,7 +224,17 @@ class Cases:
         """As large as a body may be, with as much of one thing in it as there is room for."""
         random = self.random
         piece = random.choice(
-            ("1,", "[],", "{},", '{"a":1},', '"",', "null,", "1.25e3,", "9" * 4299 + ",", '"\\u0041",')
+            (
+                "1,",
+                "[],",
+                "{},",
+                '{"a":1},',
+                '"",',
+                "null,",
+                "1.25e3,",
+                "9" * 4299 + ",",
+                '"\\u0041",',
+            )
         )
         room = (BODY_BYTES_MAX - 200) // len(piece)
         many = piece * room + "1"
@@ -233,8 +245,8 @@ class Cases:
             f'{{{asked}:[],"more":[{many}]}}',
             f'{{{asked}:["{"x" * (BODY_BYTES_MAX - 200)}"]}}',
             f'{{"id":1,"method":"{"é" * (BODY_BYTES_MAX // 2 - 100)}","params":[]}}',
-            f'{{{asked}:[{" " * (BODY_BYTES_MAX - 200)}]}}',
-            f'{{{",".join(f"{chr(34)}k{n}{chr(34)}:1" for n in range(60_000))}}}',
+            f"{{{asked}:[{' ' * (BODY_BYTES_MAX - 200)}]}}",
+            f"{{{','.join(f'{chr(34)}k{n}{chr(34)}:1' for n in range(60_000))}}}",
         ]
         if random.random() < 0.4:
             _, one = self._request(mutated=False)

@@ -48,7 +48,7 @@ def check(case: Case, status: int, body: bytes, refused: frozenset[int]) -> list
 
     Raises Broken when anything about them is not as promised.
     """
-    if _TRACE.search(body) and b'.py' not in case.body:
+    if _TRACE.search(body) and b".py" not in case.body:
         raise Broken(f"a trace of the program: {body[:300]!r}")
     try:
         read = _decode(body)

@@ -11,8 +11,6 @@ from collections import deque
 from collections.abc import Callable
 from random import Random
 
-from tests.fuzz import values
-
 MARKET, STOCK, MONEY = "BTCBCH", "BTC", "BCH"
 USERS = 6
 CREATE = (
@@ -143,7 +141,9 @@ class Requests:
     # Whole parameters.
 
     def _list(self) -> Params:
-        return [self._of("0", "1", "null"), self._of("1", "1000", "null")][: self.random.randrange(3)]
+        return [self._of("0", "1", "null"), self._of("1", "1000", "null")][
+            : self.random.randrange(3)
+        ]
 
     def _assets(self) -> Params:
         return [self._asset() for _ in range(self.random.randrange(3))]

@@ -35,7 +35,18 @@ NO_DECIMALS = (
 )
 STRINGS = (
     *("", " ", "\u0000", "a\u0000b", "\n", "\x7f", "\x1b[31m", "\u202egnp", "\u200b", "\ufeff"),
-    *("e\u0301", "\u00e9", "😀", "\U0010ffff", "𝔹TC", "ВТС", "btcbch", "BTCBCH ", " BTCBCH", "BTC\t"),
+    *(
+        "e\u0301",
+        "\u00e9",
+        "😀",
+        "\U0010ffff",
+        "𝔹TC",
+        "ВТС",
+        "btcbch",
+        "BTCBCH ",
+        " BTCBCH",
+        "BTC\t",
+    ),
     *("\ud800", "\udc00", "\ud83d", "a\udfffb", "'; --", '"', "\\", "%s%n", "{}", "${x}", "../.."),
     *("null", "true", "0", "None", "force", "Force", "admin", "read", "x" * 15, "x" * 16, "x" * 30),
     *("x" * 31, "x" * 32, "é" * 15, "é" * 16, "😀" * 8, "x" * 1024, "x" * 1025, "x" * 5000),
