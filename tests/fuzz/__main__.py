@@ -32,7 +32,7 @@ def tell(report: inside.Report) -> None:
         print(
             f"  {failure.what}\n  {failure.case.body[:_SHOWN]!r} ({len(failure.case.body)} bytes)"
         )
-    print(f"{len(report.failures)} failures, {len(report.slow)} over 50 ms")
+    print(f"{len(report.failures)} failures, {len(report.slow)} that took too long")
 
 
 def tell_http(report: outside.Report) -> None:
@@ -44,6 +44,9 @@ def tell_http(report: outside.Report) -> None:
     times = sorted(report.times_s)
     marks = [(share, times[int(share * (len(times) - 1))]) for share in (0.5, 0.99, 0.999, 1.0)]
     print("ms:", ", ".join(f"p{100 * share:g} {1000 * took:.1f}" for share, took in marks))
+    slowest = report.slowest[1]
+    print(f"slowest: {slowest.kind} {slowest.body[:_SHOWN]!r}")
+    print(f"{report.log_bytes} bytes of logs without a trace or a secret, or as told below")
     for what, case in report.failures[:20]:
         print(f"{what} ({case.kind})\n  {case.body[:_SHOWN]!r} ({len(case.body)} bytes)")
     print(f"{len(report.failures)} failures")

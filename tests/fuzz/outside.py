@@ -38,7 +38,10 @@ Headers = list[tuple[str, str]]
 
 
 class Report(msgspec.Struct):
-    """What came of many cases.  times_s: of each answer, as the client saw it."""
+    """What came of many cases.
+
+    times_s: of each answer, as the client saw it.  log_bytes: that were read through.
+    """
 
     cases: int = 0
     refused: int = 0
@@ -48,6 +51,8 @@ class Report(msgspec.Struct):
     codes: Counter[int] = msgspec.field(default_factory=Counter)
     kinds: Counter[str] = msgspec.field(default_factory=Counter)
     times_s: list[float] = msgspec.field(default_factory=list)
+    slowest: tuple[float, Case] = (0.0, Case("none", b""))
+    log_bytes: int = 0
     failures: list[tuple[str, Case]] = msgspec.field(default_factory=list)
 
 
@@ -152,7 +157,10 @@ class Fuzz:
             self._line.close()
             self._fail(f"no reply: {fault!r}", case)
             return
-        report.times_s.append(time.perf_counter() - began_s)
+        took_s = time.perf_counter() - began_s
+        report.times_s.append(took_s)
+        if took_s > report.slowest[0]:
+            report.slowest = (took_s, case)
         if stranger:
             report.strangers += 1
             if (status, reply) != (401, _STRANGER):
@@ -234,6 +242,7 @@ def check_logs(files: list[Path], secrets: set[str], report: Report) -> None:
     """Nothing that was logged shows a trace of the program or a secret."""
     for path in files:
         text = path.read_text(errors="replace")
+        report.log_bytes += len(text)
         if trace := _LOG_TRACE.search(text):
             around = text[max(0, trace.start() - 200) : trace.start() + 1500]
             report.failures.append((f"{path.name}: {around}", Case("log", b"")))

@@ -23,7 +23,11 @@ CREATE = (
 DEPOSITS = tuple(
     ("balance.update", f'[{user},"{asset}","deposit",1,"{change}",{{}}]')
     for user in range(1, USERS + 1)
-    for asset, change in ((STOCK, "100000"), (MONEY, "100000000"), ("EOS", "1000000"))
+    for asset, change in (
+        (STOCK, "1e17" if user == 1 else "100000"),
+        (MONEY, "1e17" if user % 2 else "100000000"),
+        ("EOS", "1000000"),
+    )
 )
 
 Params = list[str]
@@ -127,9 +131,13 @@ class Requests:
         return self._of('"0"', '"0.01"', '"10"', '"1e3"')
 
     def _amount(self) -> str:
+        if self.random.random() < 0.03:
+            return self._of('"100000000"', '"99999999.99999999"', '"0.00100001"', '"0.001"')
         return f'"{self.random.randint(1, 5000) / 1000}"'
 
     def _price(self) -> str:
+        if self.random.random() < 0.03:
+            return self._of('"9999999999.99999999"', '"0.00000001"', '"1e9"', '"12345.67890123"')
         return f'"{self.random.randint(790000, 810000) / 100}"'
 
     def _rate(self) -> str:
