@@ -73,6 +73,13 @@ def test_every_method_is_fuzzed_and_most_are_answered() -> None:
 FALLEN = [
     b'{"id":1,"method":"order.pending","params":[6,"BTCBCH",9223372036854775807,100]}',
     b'{"id":1,"method":"order.book","params":["BTCBCH",1,9223372036854775807,100]}',
+    b'{"id":1,"method":"asset.add","params":["A",8,%b,""]}' % (b"1" * 4300),
+    b'{"id":1,"method":"market.add","params":["M","BTC",-%b,"BCH",8,"1",""]}' % (b"9" * 400),
+    b'{"id":1,"method":"market.add","params":["M","BTC",8,"BCH",%b,"1",""]}' % (b"9" * 4300),
+    b'{"id":1,"method":"market.add","params":["M","%b",8,"BCH",8,"1",""]}' % (b"x" * 9000),
+    b'{"id":1,"method":"market.rename","params":["%b","M"]}' % (b"x" * 9000),
+    b'{"id":1,"method":"keys.revoke","params":["%b"]}' % (b"x" * 9000),
+    b'{"id":1,"method":"balance.history","params":[1,"","%b",0,0,0,1]}' % (b"x" * 9000),
 ]
 
 

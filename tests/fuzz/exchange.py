@@ -162,6 +162,7 @@ class Town:
     """All actors, and the gateway's way to them.  A `Wiring`.
 
     cpu_s: what actors have used so far, that a gateway does not: they are other processes.
+    sent_max: bytes of the longest message a gateway has sent since this was set to 0.
     death: why an actor has ended, which none may whatever is asked; None while all live.
     """
 
@@ -170,6 +171,7 @@ class Town:
     def __init__(self) -> None:
         self.clock = SteadyClock()
         self.cpu_s = 0.0
+        self.sent_max = 0
         self.death: Exception | None = None
         self.actors: dict[str, Actor] = {}
         self.exchange = Exchange(self, self.clock, _SETTINGS)
@@ -195,6 +197,8 @@ class Town:
     def post(self, source: str, target: str, body: bytes) -> None:
         """Have a message delivered in the next turn of the loop."""
         self._posted.append((source, target, body))
+        if source == GATEWAY and len(body) > self.sent_max:
+            self.sent_max = len(body)
         if not self._due:
             self._due = True
             asyncio.get_running_loop().call_soon(self._deliver)

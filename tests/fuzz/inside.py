@@ -34,6 +34,7 @@ EPISODE_CASES = 4_000
 # What one body may cost, and each further request of a batch: the dearest is exchange.audit, of
 # which each waits for the one before it, and others are served meanwhile.
 CPU_MAX_S, CPU_EACH_S = 0.05, 0.001
+SENT_BYTES_MAX = 6_144  # a detail has at most 4096
 SECRET = "a secret that nobody may be told 0123456789"
 ADMIN = Caller(ALL_SCOPES)
 NEVER = frozenset({replies.INTERNAL, replies.UNAVAILABLE, replies.TIMEOUT})
@@ -127,6 +128,7 @@ class Episode:
         town, report = self.town, self.report
         caller = self._caller()
         before_seqs, before = town.seqs(), town.visible()
+        town.sent_max = 0
         actors_s, began_s = town.cpu_s, time.process_time()
         status, reply = await respond(town.exchange, caller, case.body)
         if town.death is not None:
@@ -137,6 +139,8 @@ class Episode:
         try:
             read = replies.check(case, status, reply, never)
             self._check_quiet(reply)
+            if len(read) == 1 and town.sent_max > SENT_BYTES_MAX:
+                raise replies.Broken(f"{town.sent_max} bytes were sent for one request")
         except replies.Broken as broken:
             self._fail(str(broken), case)
             return

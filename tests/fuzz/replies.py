@@ -17,6 +17,7 @@ from tests.fuzz.cases import Case
 CODES = {(kind.code, kind.text): kind.status for kind in ERROR_KINDS.values()}
 INTERNAL, UNAVAILABLE, TIMEOUT, AUTHENTICATION = 2, 3, 5, 8
 BATCH_STATUS = 200
+MESSAGE_LENGTH_MAX = 400
 _TRACE = re.compile(rb'Traceback|File \\?"|\.py\b|Error\(')
 
 
@@ -85,6 +86,8 @@ def _check_one(reply: WireReply, refused: frozenset[int]) -> int:
     words = error.message.partition(":")[0]
     if (error.code, words) not in CODES:
         raise Broken(f"code {error.code} with {error.message!r} is in no table")
+    if len(error.message) > MESSAGE_LENGTH_MAX:
+        raise Broken(f"a message of {len(error.message)} characters: {error.message[:99]!r}")
     if error.code in refused:
         raise Broken(f"code {error.code}: {error.message!r}")
     # Code 8 has two statuses: a key that may not, and nobody.
