@@ -21,6 +21,7 @@ from api.params import (
     bad_asset,
     bad_notes,
     bad_page,
+    bad_precision,
     bad_user,
     bytes_of,
     decimal,
@@ -206,7 +207,7 @@ async def _totals(call: Call, wanted: list[str]) -> list[tuple[Asset, _Sum]] | R
 async def asset_add(call: Call, index: int, params: list[Any]) -> Result:
     """Answer asset.add."""
     name, prec_save, prec_show, notes = params
-    if refused := bad_notes(notes) or bad_asset(name):
+    if refused := bad_notes(notes) or bad_asset(name) or bad_precision(prec_save, prec_show):
         return refused
     command = c.AddAsset(
         call.request_id(index), call.caller.stamp_ms, name, prec_save, prec_show, notes

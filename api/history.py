@@ -28,6 +28,7 @@ from excore_ray.core import questions as q
 from excore_ray.core.messages import Answer
 from excore_ray.core.names import Listing, Names
 from excore_ray.core.reasons import Reason, Refused
+from excore_ray.core.specs import BUSINESS_BYTES_MAX
 from excore_ray.core.units import format_plain
 
 AnswerType = TypeVar("AnswerType", bound=Answer)
@@ -52,7 +53,9 @@ async def balance_history(call: Call, index: int, params: list[Any]) -> Result:
         asset_id = asset.asset_id
     if refused := _bad_span(start_s, end_s) or bad_page(offset, limit):
         return refused
-    ask = q.AskBalanceHistory(user, asset_id, business or "", start_s, end_s, offset, limit)
+    # One too long to exist is asked for all the same, but need not travel as a whole.
+    business = (business or "")[: BUSINESS_BYTES_MAX + 1]
+    ask = q.AskBalanceHistory(user, asset_id, business, start_s, end_s, offset, limit)
     answer = await _ask(call, ask, q.Changes)
     if isinstance(answer, Refused):
         return answer

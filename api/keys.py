@@ -22,6 +22,7 @@ from excore_ray.core.reasons import Reason, Refused
 
 KEY_BYTES = 16
 SECRET_BYTES = 32
+KEY_LENGTH_MAX = 1024  # of any key, however it came into the catalog
 SCOPES = {scope.name.lower(): scope.value for scope in Scope if scope.name}
 
 
@@ -89,7 +90,10 @@ async def keys_list(call: Call, index: int, params: list[Any]) -> Result:
 
 async def keys_revoke(call: Call, index: int, params: list[Any]) -> Result:
     """Answer keys.revoke [key]."""
-    command = RevokeKey(call.request_id(index), call.caller.stamp_ms, params[0])
+    [key] = params
+    if len(key) > KEY_LENGTH_MAX:
+        return invalid("key", key, f"has over {KEY_LENGTH_MAX} characters")
+    command = RevokeKey(call.request_id(index), call.caller.stamp_ms, key)
     return success(await call.exchange.ask_catalog(command))
 
 

@@ -22,10 +22,12 @@ from api.params import (
 )
 from excore_ray.core.commands import AddMarket, RenameMarket
 from excore_ray.core.messages import AskCounts, Counts
-from excore_ray.core.names import Listing, Names, bad_market_name
+from excore_ray.core.names import Listing, Names, bad_asset_name, bad_market_name
 from excore_ray.core.reasons import Reason, Refused
 from excore_ray.core.specs import PREC_MAX
 from excore_ray.core.units import format_plain
+
+_PREC_SENT_MAX = 10**9
 
 
 async def market_list(call: Call, index: int, params: list[Any]) -> Result:
@@ -92,18 +94,26 @@ async def market_add(call: Call, index: int, params: list[Any]) -> Result:
     min_amount = decimal("min_amount", min_text, scale)
     if isinstance(min_amount, Refused):
         return min_amount
+    for asset in (stock, money):
+        if bad_asset_name(asset) is not None:
+            return Refused(Reason.MARKET_ASSET_NOT_FOUND, f"asset: {shown(asset)}")
     command = AddMarket(
         call.request_id(index),
         call.caller.stamp_ms,
         name,
         stock,
-        stock_prec,
+        _bounded(stock_prec),
         money,
-        money_prec,
+        _bounded(money_prec),
         min_amount,
         notes,
     )
     return success(await call.exchange.ask_catalog(command))
+
+
+def _bounded(precision: int) -> int:
+    # The catalog refuses both alike; thousands of digits need neither travel nor be told back.
+    return max(-_PREC_SENT_MAX, min(precision, _PREC_SENT_MAX))
 
 
 async def market_rename(call: Call, index: int, params: list[Any]) -> Result:
@@ -112,5 +122,7 @@ async def market_rename(call: Call, index: int, params: list[Any]) -> Result:
     # Whether old_name is known only the catalog may say: asked again, it repeats its success.
     if refused := bad_market_name(new_name):
         return refused
+    if bad_market_name(old_name) is not None:
+        return Refused(Reason.MARKET_NOT_FOUND, f"market: {shown(old_name)}")
     command = RenameMarket(call.request_id(index), call.caller.stamp_ms, old_name, new_name)
     return success(await call.exchange.ask_catalog(command))

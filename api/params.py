@@ -16,7 +16,7 @@ import msgspec
 from excore_ray.core.names import bad_asset_name
 from excore_ray.core.orders import FEE_SCALE
 from excore_ray.core.reasons import Reason, Refused
-from excore_ray.core.specs import NOTES_BYTES_MAX, RATE_PREC, USER_MAX
+from excore_ray.core.specs import NOTES_BYTES_MAX, PREC_MAX, RATE_PREC, USER_MAX
 from excore_ray.core.units import format_plain, parse
 
 OFFSET_MAX = 2**63 - 1
@@ -26,6 +26,7 @@ LIST_LIMIT_DEFAULT = 100
 PAGE_LIMIT_MAX = 100
 NESTING_MAX = 32
 _SHOWN_MAX = 40
+_SHOWN_BITS_MAX = 1024
 
 
 class Kind(enum.Enum):
@@ -120,6 +121,9 @@ def shown(value: Any) -> str:
     if type(value) is str:
         clipped = value if len(value) <= _SHOWN_MAX else value[:_SHOWN_MAX] + "..."
         return msgspec.json.encode(clipped).decode()
+    if type(value) is int and value.bit_length() > _SHOWN_BITS_MAX:
+        # To write thousands of digits takes as long as hundreds of requests.
+        return "a huge integer"
     text = msgspec.json.encode(value).decode()
     return text if len(text) <= _SHOWN_MAX else text[:_SHOWN_MAX] + "..."
 
@@ -177,6 +181,14 @@ def bad_asset(name: str) -> Refused | None:
     """Why no asset can be called `name`, saying the name, or None."""
     refused = bad_asset_name(name)
     return refused and Refused(refused.reason, f"{refused.detail}: {shown(name)}")
+
+
+def bad_precision(prec_save: int, prec_show: int) -> Refused | None:
+    """Why no asset can have these digits, or None."""
+    if 0 <= prec_show <= prec_save <= PREC_MAX:
+        return None
+    digits = f"prec_show {shown(prec_show)} <= prec_save {shown(prec_save)}"
+    return Refused(Reason.INVALID_PRECISION, f"0 <= {digits} <= {PREC_MAX} does not hold")
 
 
 def nests_deeper(value: dict[str, Any] | list[Any], levels: int) -> bool:

@@ -2,9 +2,9 @@
 
 Separate from HTTP and from the methods: it knows the shape of a request and nothing else.
 
-A body is refused as a whole when it is no JSON, has a key twice in one object, or is a batch of
-none or too many.  An item of a batch that is no request is refused by itself.  The id of what is
-refused is echoed when it is an integer of 64 bits, and null otherwise.
+A body is refused as a whole when it is no JSON, has a key twice in one object or too many parts,
+or is a batch of none or too many.  An item of a batch that is no request is refused by itself.
+The id of what is refused is echoed when it is an integer of 64 bits, and null otherwise.
 Source: the request and response sections of the RPC reference.
 """
 
@@ -28,7 +28,9 @@ from excore_ray.core.reasons import Reason, Refused
 log = logging.getLogger(__name__)
 
 BATCH_COUNT_MAX = 1000
+PARTS_MAX = 50_000  # objects, arrays and keys: fifty for each request of a full batch
 _ID_MIN, _ID_MAX = -(2**63), 2**63 - 1
+_PARTS = (b"{", b"[", b":")
 _OK = 200
 
 
@@ -59,6 +61,9 @@ _encode = msgspec.json.Encoder().encode
 
 def parse(body: bytes) -> Envelope | Broken | list[Envelope | Broken]:
     """What a body asks for: one request, or a batch of 1 to 1000; `Broken` when it is neither."""
+    # They are what costs time to read; those inside of strings are counted too, to no harm.
+    if len(body) > PARTS_MAX and sum(map(body.count, _PARTS)) > PARTS_MAX:
+        return _broken(None, f"body: over {PARTS_MAX} objects, arrays and keys")
     try:
         parsed = _decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -77,6 +82,8 @@ def _parse_any(body: bytes) -> Envelope | Broken | list[Envelope | Broken]:
         return _broken(None, "body: not JSON")
     except RecursionError:
         return _broken(None, "body: nests too deep")
+    if type(value) is list and not 1 <= len(value) <= BATCH_COUNT_MAX:
+        return _batch(value)
     if fault := _fault_of(body):
         return _broken(None, fault)
     return _batch([_item(v) for v in value]) if type(value) is list else _item(value)

@@ -72,6 +72,7 @@ TREE = {
     "tests/analytics": May("*", "*"),
     "tests/simulation": May("*", "*"),
     "tests/system": May("*", "* ray"),
+    "tests/fuzz": May("*", "*"),
     "tests/bench": May("*", "* ray"),
     "tests/vectors": May(),
     "tests/vectors/kernel": May(),

@@ -24,7 +24,8 @@ def answer_market_query(market: Market, ask: m.Ask) -> m.Answer:
         asks, bids = market.sides[Side.SELL], market.sides[Side.BUY]
         return m.Depth(asks.depth(ask.limit, ask.interval), bids.depth(ask.limit, ask.interval))
     if type(ask) is m.AskPending:
-        page = islice(market.open_orders_of(ask.user), ask.offset, ask.offset + ask.limit)
+        # Not up to offset + limit: no iterator counts further than an index may be large.
+        page = islice(islice(market.open_orders_of(ask.user), ask.offset, None), ask.limit)
         return m.Orders(market.open_count_of(ask.user), [view_of(o) for o in page])
     if type(ask) is m.AskOrder:
         order = market.orders.get(ask.order_id)

@@ -31,7 +31,7 @@ QUESTIONS = [
     (
         "balance.history",
         [1, "EOS", "x" * 99, 9, 5, 0, 1],
-        q.AskBalanceHistory(1, 3, "x" * 99, 9, 5, 0, 1),
+        q.AskBalanceHistory(1, 3, "x" * 32, 9, 5, 0, 1),
     ),
     ("order.deals", [1, 0, 100], q.AskOrderDeals(1, 0, 100)),
     ("order.deals", [2**53 - 1, 2**63 - 1, 1], q.AskOrderDeals(2**53 - 1, 2**63 - 1, 1)),

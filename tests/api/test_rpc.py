@@ -57,12 +57,17 @@ NO_REQUESTS = [
     ('{"id": 5, "method": "market.list", "params": [{"a": 1, "a": 1}]}', None, "twice"),
     ('{"id": 5, "method": "market.list", "params": [], "x": 1, "x": 1}', None, "twice"),
     ('{"id": "5", "id": 5, "method": "market.list", "params": []}', None, "twice"),
-    ("[" * 100_000, None, "not JSON|nests too deep"),
+    ("[" * 40_000, None, "not JSON|nests too deep"),
+    ("[" * 100_000, None, "over 50000 objects, arrays and keys"),
     ('{"id": 5, "method": "m", "params": ' + "[" * 3000 + "]" * 3000 + "}", None, "too deep"),
     ('{"id": 5, "method": "m", "params": [' + '{"a":' * 3000 + "1" + "}" * 3000, None, "too deep"),
     ("[]", None, "1..1000 requests expected, 0 given"),
     ("[" + ",".join([GOOD] * 1001) + "]", None, "1..1000 requests expected, 1001 given"),
     ("[1" + ",1" * 1000 + "]", None, "1..1000 requests expected, 1001 given"),
+    ('[{"a":1,"a":1}' + ",1" * 1000 + "]", None, "1..1000 requests expected, 1001 given"),
+    ('{"more": [' + "{}," * 50_000 + "{}]}", None, "over 50000 objects, arrays and keys"),
+    ('{"more": [' + "[]," * 50_000 + "[]]}", None, "over 50000 objects, arrays and keys"),
+    ("{" + ",".join(f'"{n}":1' for n in range(50_001)) + "}", None, "arrays and keys"),
 ]
 
 

@@ -29,9 +29,11 @@ PAGES = [
     (m.AskBook(2, 0, 10), 2, [B1, A3]),
     (m.AskBook(1, 1, 1), 3, [B2]),
     (m.AskBook(1, 3, 1), 3, []),
+    (m.AskBook(1, 2**63 - 1, 100), 3, []),
     (m.AskPending(1, 0, 10), 3, [A3, A2, A1]),
     (m.AskPending(1, 1, 1), 3, [A2]),
     (m.AskPending(3, 0, 10), 0, []),
+    (m.AskPending(1, 2**63 - 1, 100), 3, []),
 ]
 
 
