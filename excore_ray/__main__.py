@@ -30,7 +30,7 @@ from excore_ray.core.catalog import Catalog
 from excore_ray.core.market import Market
 from excore_ray.core.snapshot import AnyMachine, state_hash
 from excore_ray.errors import ExcoreError, SettingsError
-from excore_ray.offline.command import print_deep_audit
+from excore_ray.offline.command import add_backup, print_deep_audit
 from excore_ray.serving import Places, read_admin, read_running, serve
 from excore_ray.settings import Settings, load
 from excore_ray.storage.sqlite import read_sqlite
@@ -218,6 +218,7 @@ LAKE = cli.Root("excore", "excore lake", typer.Option(None, "--data", help=DATA_
 cli.add_questions(app, LAKE)
 cli.add_care(lake_app, LAKE)
 add_compact(lake_app, LAKE, _runs)
+add_backup(app)
 
 
 def main() -> None:

@@ -11,17 +11,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from excore_ray.errors import SettingsError
+from excore_ray.errors import ExcoreError, SettingsError
+from excore_ray.offline.backup import About, Source, make_backup
 from excore_ray.offline.deep import Progress as Told
 from excore_ray.offline.deep import audit_deep
 from excore_ray.offline.report import Report
+from excore_ray.offline.restore import restore
 from excore_ray.serving import Places
 
+WRONG, MISUSED = 1, 2
+LAKE_HELP = "Where its lake lies; default: the directory lake of the data."
+LINK_HELP = "Link the lake's files instead of copying: quick, but only as safe as that disk."
 _out = Console(highlight=False, soft_wrap=True)
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -98,3 +105,76 @@ def data_of(directory: Path) -> Places:
     if not places.journals.is_dir():
         raise SettingsError(f"{directory} is no data directory: it has no {places.journals.name}")
     return places
+
+
+def add_backup(
+    app: typer.Typer, secrets: tuple[str, ...] = ("cluster.secret", "admin.json")
+) -> None:
+    """Give `app` the commands backup and restore.  secrets: private files of a data directory."""
+
+    @app.command("backup", epilog="Example: excore backup ./data /mnt/backups/monday")
+    def backup_command(
+        directory: Annotated[Path, typer.Argument(help="The data directory.")],
+        target: Annotated[Path, typer.Argument(help="A directory that is empty or not there.")],
+        lake: Annotated[str | None, typer.Option(help=LAKE_HELP)] = None,
+        link: Annotated[bool, typer.Option("--link", help=LINK_HELP)] = False,
+    ) -> None:
+        """Copy an exchange as it is at one instant, while it runs or not.
+
+        All that was acknowledged before is in it, and it agrees with itself: it is what a loss of
+        power at that instant would have left.  The copy holds secrets: keep it as safe as the data.
+        A lake on a remote store is not copied: its URL and version are noted.
+        """
+        with failures():
+            places = data_of(directory)
+            paths = tuple(places.data / name for name in secrets)
+            source = Source(places.journals, lake or str(places.lake), paths, link)
+            with showing() as told:
+                about = make_backup(source, target.expanduser().absolute(), told)
+        _print_about("backed up", about)
+
+    @app.command("restore", epilog="Example: excore restore /mnt/backups/monday ./data")
+    def restore_command(
+        backup: Annotated[Path, typer.Argument(help="A backup that was made by excore backup.")],
+        directory: Annotated[Path, typer.Argument(help="The new data directory.")],
+    ) -> None:
+        """Make a data directory of a backup, if it is as it was made, and audit it.
+
+        The exchange that was backed up and the restored one are two from then on: whoever goes on
+        using both has two truths, for neither knows of the other.  Stop one.
+        """
+        with failures():
+            target = directory.expanduser().absolute()
+            with showing() as told:
+                about = restore(backup, target, told)
+            _print_about("restored", about)
+            lake = None if about.lake.copied or not about.lake.version else about.lake.url
+            exact = print_deep_audit(Places(target), lake)
+        if not exact:
+            raise typer.Exit(WRONG)
+
+
+def _print_about(done: str, about: About) -> None:
+    lake = about.lake
+    if not lake.version:
+        said = "no lake"
+    elif lake.copied:
+        said = f"{lake.files} files of the lake"
+    else:
+        said = f"not the lake, which is remote: {lake.url}, version {lake.version}"
+    ends = ", ".join(f"{stream} {seq}" for stream, seq in about.streams.items())
+    _out.print(f"{done} as of {moment(about.time_s)} UTC: {about.bytes} bytes, {said}")
+    _out.print(f"entries: {ends}", markup=False)
+
+
+@contextmanager
+def failures() -> Iterator[None]:
+    """Turn what may go wrong in the world into a sentence and an exit code."""
+    try:
+        yield
+    except SettingsError as fault:
+        _err.print(f"excore: {fault}", markup=False)
+        raise typer.Exit(MISUSED) from fault
+    except ExcoreError as fault:
+        _err.print(f"excore: {fault}", markup=False)
+        raise typer.Exit(WRONG) from fault
