@@ -99,7 +99,8 @@ def make_backup(source: Source, target: Path, progress: Progress) -> About:
     """Copy an exchange as it is at one instant after the call, whether or not it runs.
 
     target: does not exist, or is an empty directory.
-    Raises SettingsError when it does; BackupFailed; StreamMissing when there is no journal; what reading journals raises.
+    Raises SettingsError when it is neither; BackupFailed; StreamMissing when there is no journal;
+    what reading journals raises.
     Nothing is at `target` then.
     """
     expect_empty(target)

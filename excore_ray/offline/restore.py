@@ -39,7 +39,7 @@ def restore(backup: Path, target: Path, progress: Progress) -> About:
     """Make `target` what the exchange was at the instant of the backup.
 
     target: does not exist, or is an empty directory.
-    Raises SettingsError when it does; BackupFailed, with every file that is not as it was made.
+    Raises SettingsError when it is neither; BackupFailed, which names every file that changed.
     Nothing is at `target` then.
     """
     about = read_about(backup)

@@ -21,6 +21,7 @@ from excore_ray.actors.replay import KINDS, kind_of
 from excore_ray.core import commands as c
 from excore_ray.core.snapshot import dump, state_hash
 from excore_ray.serving import Places
+from excore_ray.storage.journal import Entry
 from excore_ray.storage.memory import MemoryDisk
 from excore_ray.storage.ownership import Ownership
 from excore_ray.storage.sqlite import open_sqlite
@@ -29,9 +30,21 @@ from tests.actors.archive_world import AT_ONCE, Clock, Life, archive_of, live
 Change = Callable[[Any], Any]
 
 
-def lived(seed: int = 1, steps: int = 150, settle: bool = True) -> Life:
+class Remembered(Life):
+    """landed: every entry of every stream, in the order in which they were written."""
+
+    def __init__(self) -> None:
+        self.landed: list[tuple[str, Entry]] = []
+        super().__init__()
+
+    def _land(self, stream: str, epoch: int, record: Any) -> None:
+        super()._land(stream, epoch, record)
+        self.landed.append((stream, self.disks[stream].entries[-1]))
+
+
+def lived(seed: int = 1, steps: int = 150, settle: bool = True) -> Remembered:
     """An exchange with a past.  settle: whether its shards have applied everything."""
-    life = Life()
+    life = Remembered()
     live(life, random.Random(seed), steps)
     if settle:
         life.settle_all()
@@ -41,7 +54,7 @@ def lived(seed: int = 1, steps: int = 150, settle: bool = True) -> Life:
 class Planted:
     """The data directory of an exchange that does not run."""
 
-    def __init__(self, root: Path, life: Life) -> None:
+    def __init__(self, root: Path, life: Remembered) -> None:
         self.places = Places(root)
         self.life = life
         self.kept: dict[str, list[int]] = {}  # snapshots to be written, by stream
