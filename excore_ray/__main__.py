@@ -131,6 +131,8 @@ def audit(
     """
     with _failures():
         if deep:
+            if url or online:
+                raise SettingsError("--deep asks nobody: it goes with neither --url nor --online")
             raise typer.Exit(0 if print_deep_audit(_places(data), lake) else WRONG)
         with _client(data, url) as client, out.status("asking every actor"):
             found = client.call("exchange.audit")

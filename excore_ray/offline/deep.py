@@ -343,9 +343,12 @@ class _Audit:
             job()
         except JournalForgotten:
             raise
-        except (AssertionError, KeyError, IndexError, ExcoreError) as wrong:
+        except Exception as wrong:
+            # Whatever a machine stumbles over when it is given wrong records.
             notes = "; ".join(getattr(wrong, "__notes__", []))
-            text = str(wrong) or type(wrong).__name__
+            text = str(wrong)
+            if not isinstance(wrong, AssertionError | ExcoreError) or not text:
+                text = f"{type(wrong).__name__}: {text}"
             self._find(stream, f"{text} ({notes})" if notes else text)
 
 

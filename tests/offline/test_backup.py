@@ -318,6 +318,7 @@ def test_the_commands(tmp_path: Path) -> None:
     assert excore("restore", backup, again)[0] == 2
     assert excore("backup", tmp_path / "nowhere", tmp_path / "new")[0] == 2
     assert excore("audit", "--deep", "--data", tmp_path / "nowhere")[0] == 2
+    assert excore("audit", "--deep", "--online", "--data", data)[0] == 2
     assert excore("restore", data, tmp_path / "new")[0] == 1
     (backup / "cluster.secret").write_bytes(b"another")
     code, out = excore("restore", backup, tmp_path / "new")
