@@ -30,6 +30,7 @@ from excore_ray.core.catalog import Catalog
 from excore_ray.core.market import Market
 from excore_ray.core.snapshot import AnyMachine, state_hash
 from excore_ray.errors import ExcoreError, SettingsError
+from excore_ray.offline.command import add_backup, print_deep_audit
 from excore_ray.serving import Places, read_admin, read_running, serve
 from excore_ray.settings import Settings, load
 from excore_ray.storage.sqlite import read_sqlite
@@ -115,6 +116,10 @@ def audit(
     online: Annotated[
         bool, typer.Option("--online", help="Only ask the actors; leave the journals alone.")
     ] = False,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Ask nobody: judge by journals and lake alone.")
+    ] = False,
+    lake: Annotated[str | None, typer.Option(help="With --deep: where the lake lies.")] = None,
 ) -> None:
     """Check that the books balance while the exchange runs, then replay its journals.
 
@@ -122,8 +127,13 @@ def audit(
     what markets moved is what shards received; every open order has exactly its funds frozen.
     Replayed from the journals: order ids only grow, deal ids have no gap, no request ran twice,
     and every recorded state_hash comes out again.  Exit code 1 when anything is found.
+    With --deep no exchange need run: snapshots, entries between actors and the lake are compared.
     """
     with _failures():
+        if deep:
+            if url or online:
+                raise SettingsError("--deep asks nobody: it goes with neither --url nor --online")
+            raise typer.Exit(0 if print_deep_audit(_places(data), lake) else WRONG)
         with _client(data, url) as client, out.status("asking every actor"):
             found = client.call("exchange.audit")
         findings = list(found["findings"])
@@ -210,6 +220,7 @@ LAKE = cli.Root("excore", "excore lake", typer.Option(None, "--data", help=DATA_
 cli.add_questions(app, LAKE)
 cli.add_care(lake_app, LAKE)
 add_compact(lake_app, LAKE, _runs)
+add_backup(app)
 
 
 def main() -> None:

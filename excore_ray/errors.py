@@ -2,6 +2,7 @@
 
     ExcoreError
     ├── SettingsError            what was configured cannot work
+    ├── BackupFailed             a backup cannot be made, or is not whole
     ├── StorageError
     │   ├── JournalFailed        an append or a read failed; the outcome may be unknown
     │   │   └── JournalFull      no room, and nothing was written: the journal stays usable
@@ -38,6 +39,10 @@ class ExcoreError(Exception):
 
 class SettingsError(ExcoreError):
     """The settings cannot work: unknown, contradictory or out of range.  Found at start."""
+
+
+class BackupFailed(ExcoreError):
+    """A backup could not be made, or is not as it was made.  Nothing bears the name asked for."""
 
 
 class StorageError(ExcoreError):

@@ -60,6 +60,10 @@ TREE = {
     "excore_ray/actors/archive_answers.py": May(ACTORS, "duckdb msgspec pyarrow"),
     "excore_ray/actors/archive_service.py": May(ACTORS, "duckdb msgspec"),
     "excore_ray/actors/bind.py": May(ACTORS, "msgspec ray"),
+    "excore_ray/offline": May(f"{ACTORS} excore_ray.offline", "duckdb msgspec pyarrow"),
+    "excore_ray/offline/command.py": May(
+        f"{ACTORS} excore_ray.offline excore_ray.serving excore_ray.settings", "rich typer"
+    ),
     "api": May(f"api {BASE} {CORE} excore_ray.exchange", "httpx msgspec starlette websockets"),
     "api/console": May("api", "msgspec starlette"),
     "analytics": May("analytics", "duckdb fsspec matplotlib pyarrow rich typer"),
@@ -68,6 +72,7 @@ TREE = {
     "tests/core": May("*", "*"),
     "tests/storage": May("*", "*"),
     "tests/actors": May("*", "*"),
+    "tests/offline": May("*", "*"),
     "tests/api": May("*", "*"),
     "tests/analytics": May("*", "*"),
     "tests/simulation": May("*", "*"),
