@@ -15,6 +15,7 @@ from pathlib import Path
 
 from excore_ray.actors.replay import SLICE_BYTES
 from excore_ray.errors import JournalForgotten
+from excore_ray.storage import sqlite_faults as faults
 from excore_ray.storage import sqlite_file as file
 from excore_ray.storage.snapshots import sync_directory
 from excore_ray.storage.sqlite import read_sqlite
@@ -88,7 +89,7 @@ def copy_stream(source: Path, stream: str, head: int, target: Path) -> None:
             if file.read_head(copy).seq != head:
                 raise JournalForgotten(f"stream {stream}: entry {head} was truncated meanwhile")
     except sqlite3.Error as fault:
-        raise file.as_storage_error(fault, stream, path) from fault
+        raise faults.as_storage_error(fault, stream, path) from fault
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)

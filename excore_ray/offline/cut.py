@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from excore_ray.errors import JournalFailed, StreamMissing
+from excore_ray.storage import sqlite_faults as faults
 from excore_ray.storage import sqlite_file as file
 
 PATIENCE_S = 30.0
@@ -98,7 +99,7 @@ class Heads:
             except StreamMissing:
                 continue  # it is being made right now: it has no entry yet
             except (sqlite3.Error, OSError) as fault:
-                raise file.as_storage_error(fault, stream, path) from fault
+                raise faults.as_storage_error(fault, stream, path) from fault
             if newest:
                 found[stream] = newest
         return found
