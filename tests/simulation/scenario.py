@@ -15,6 +15,7 @@ from excore_ray.core.shardlink import shard_name
 from tests.simulation.checks import check_at_rest
 from tests.simulation.exchange import SHARDS, Exchange
 from tests.simulation.gateways import Operation
+from tests.simulation.nemesis import Nemesis
 from tests.simulation.world import MS, Violation, World
 
 USERS = 8
@@ -32,6 +33,7 @@ class Scenario:
         self._seen: dict[bytes, list[tuple[int, int]]] = {}  # what a read may answer
         self._reads: dict[bytes, tuple[str, int, int]] = {}  # reads under way
         self.exchange.on_landed = self._watch
+        self.nemesis = Nemesis(self.exchange)
         self.placed: list[tuple[int, int, int]] = []  # user, market_no, order_id
         self._number = 0
         self._business = 0
@@ -43,7 +45,6 @@ class Scenario:
     def run(self, steps: int) -> None:
         """Set up without faults, issue `steps` operations among faults, heal, and check."""
         world = self.world
-        world.faults = False
         for build in self._setup():
             self._start(build, stamped=True)
             self._wait()
@@ -53,6 +54,9 @@ class Scenario:
         while self._issuing:
             world.run(50 * MS)
         self.exchange.heal()
+        if world.ancient:
+            world.run(2_500 * MS)
+            self.exchange.heal()
         self._read_balances()
         check_at_rest(self.exchange)
         world.run(100 * MS)
