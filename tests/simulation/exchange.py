@@ -14,7 +14,7 @@ from typing import Any
 from excore_ray.core import messages as m
 from excore_ray.core.audit import check_catalog, check_ledger, check_market
 from excore_ray.core.catalog import Catalog
-from excore_ray.core.commands import OpenOrders, Place, Settle, Update, Void
+from excore_ray.core.commands import AddMarket, OpenOrders, Place, Reserve, Settle, Update, Void
 from excore_ray.core.custodian import key_of
 from excore_ray.core.ledger import Ledger
 from excore_ray.core.market import Market
@@ -52,6 +52,8 @@ class Exchange(Hooks):
         self.world = world
         self._heard = heard
         self.on_landed: Callable[[str], None] = lambda stream: None
+        self.on_command: Callable[[str], None] = lambda stream: None
+        self.on_sending: Callable[[Operation], None] = lambda operation: None
         self.disks: dict[str, MemoryDisk] = {}
         self.full_until_us: dict[str, int] = {}
         self.shadows: dict[str, Any] = {}
@@ -63,6 +65,8 @@ class Exchange(Hooks):
         self.version_of: dict[bytes, int] = {}  # catalog changes: request -> version
         self.version_promised = 0
         self.results_max = 40 if world.random.random() < 0.1 else 3_000_000
+        self._never_again: set[int] = set()  # orders that were executed or voided
+        self._bases: dict[tuple[int, int], int] = {}  # shard, market -> id_base it has applied
         self._landings = 0
         self._ticks = 0
         self._used_keys: set[bytes] = set()
@@ -142,11 +146,15 @@ class Exchange(Hooks):
         self.world.say(f"{stream} journaled", body)
         shadow = self.shadows[stream]
         record = DECODERS[kind_of(stream)](body)
-        shadow.apply(record, state_hash)
+        for command in record.commands:
+            # One by one: a denial may rest on the state between two commands of a record.
+            shadow.apply(type(record)(record.time_us, [command]), state_hash)
+            self.on_command(stream)
         for command in record.commands:
             self._executed(shadow, command.put if type(command) is Place else command)
         if type(shadow) is Market:
             placed = [found.order_id for found in record.commands if type(found) is Place]
+            self._never_again.update(placed)
             self._holds_exist(shadow, placed)
         elif type(shadow) is Ledger:
             self._nothing_early(shadow)
@@ -209,14 +217,32 @@ class Exchange(Hooks):
             if type(command) is Void:
                 market: Market = self.shadows[f"market-{command.market_no}"]
                 self._holds_exist(market, command.order_ids)
+                self._never_again.update(command.order_ids)
+            elif type(command) is Reserve:
+                self._reserved(ledger.shard, command)
             for entry in command.entries if type(command) is Settle else ():
                 if type(entry) is not OpenOrders:
                     continue
                 assert type(command) is Settle
+                self._bases[ledger.shard, command.market_no] = entry.id_base
                 listed = set(entry.holds[::2])
                 for order_id in ledger.holds[command.market_no]:
                     if order_id < entry.id_base and order_id not in listed:
                         raise Violation(f"orphan {order_id} is still held")
+
+    def _reserved(self, shard: int, command: Reserve) -> None:
+        """Nothing is reserved for an order that was executed or voided, nor, once the shard has
+        heard of a newer epoch, for one of an older epoch.
+        """
+        market: Market = self.shadows[f"market-{command.market_no}"]
+        base = self._bases.get((shard, command.market_no), 0)
+        if command.epoch == market.epoch:
+            base = market.id_base
+        for hold in command.holds:
+            if hold.order_id < base:
+                raise Violation(f"order {hold.order_id} of an older epoch was reserved for")
+            if hold.order_id in self._never_again:
+                raise Violation(f"order {hold.order_id} was decided, and reserved for again")
 
     # What clients are told.
 
@@ -224,6 +250,10 @@ class Exchange(Hooks):
         """A gateway uses its copy: no answered change may be missing from it."""
         if names.version < self.version_promised:
             raise Violation(f"catalog {names.version} in use, {self.version_promised} was promised")
+
+    def sending(self, operation: Operation) -> None:
+        """An operation is about to be sent."""
+        self.on_sending(operation)
 
     def unavailable(self, operation: Operation) -> None:
         """Code 3 was said: no attempt so far was executed, nor will one be."""
@@ -253,6 +283,10 @@ class Exchange(Hooks):
         elif type(shadow) is Catalog:
             version = self.version_of[operation.request_id]
             self.version_promised = max(self.version_promised, version)
+            if type(operation.ask) is AddMarket and not self.world.faults:
+                market = self.live.get(f"market-{len(shadow.markets)}")
+                if market is None or not market.ready:
+                    raise Violation(f"{operation.ask} was answered before the market serves")
 
     # What the nemesis needs.
 

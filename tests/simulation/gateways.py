@@ -17,7 +17,7 @@ from excore_ray.core.lease import CatalogLease
 from excore_ray.core.names import Names
 from excore_ray.core.reasons import Reason, Refused
 from excore_ray.core.routing import Router, RouterLimits
-from tests.simulation.world import MS, World
+from tests.simulation.world import MS, Violation, World
 
 ROUTER_LIMITS = RouterLimits(deadline_us=600 * MS, resend_us=60 * MS, batch_max=8)
 CLIENT_PATIENCE_US = 700 * MS
@@ -122,6 +122,9 @@ class Judge(Protocol):
     def usable(self, names: Names) -> None:
         """A gateway uses this copy of the catalog."""
 
+    def sending(self, operation: Operation) -> None:
+        """An attempt is about to be sent."""
+
     def unavailable(self, operation: Operation) -> None:
         """An attempt was answered with code 3."""
 
@@ -167,6 +170,7 @@ class Client:
             if operation.stamped and is_command(operation.ask):
                 stamp_ms = (world.now_us + self._offset_us) // 1000
                 operation.ask = msgspec.structs.replace(operation.ask, stamp_ms=stamp_ms)
+        self._judge.sending(operation)
         operation.attempt += 1
         attempt = operation.attempt
         patience_us = CLIENT_PATIENCE_US
@@ -206,6 +210,24 @@ class Client:
         del self.open[operation.number]
         self.closed.append(operation)
         self._judge.answered(operation)
+        executed = operation.answer is not None and type(operation.answer) is not Refused
+        if not (executed and operation.stamped and is_command(operation.ask)):
+            return
+        if self.world.strikes("stamped request replayed", 0.1):
+            self.world.at(self.world.between(1, 2_500) * MS, lambda: self._replay(operation))
+
+    def _replay(self, operation: Operation) -> None:
+        """Somebody sends the very request once more: it is told what was told, or refused."""
+        gateway = self.world.random.choice(self._judge.gateways)
+        ask = operation.ask
+        assert ask is not None
+
+        def heard(answer: m.Answer) -> None:
+            if type(answer) is not Refused and answer != operation.answer:
+                raise Violation(f"{ask} was told {operation.answer}, and then {answer}")
+
+        if gateway.up:
+            gateway.ask(operation.actor, ask, heard)
 
 
 def is_command(ask: m.Ask | None) -> bool:

@@ -14,6 +14,7 @@ from excore_ray.core.sharding import shard_of
 from excore_ray.core.shardlink import shard_name
 from tests.simulation.checks import check_at_rest
 from tests.simulation.exchange import SHARDS, Exchange
+from tests.simulation.funds import Funds
 from tests.simulation.gateways import Operation
 from tests.simulation.nemesis import Nemesis
 from tests.simulation.world import MS, Violation, World
@@ -33,12 +34,16 @@ class Scenario:
         self._seen: dict[bytes, list[tuple[int, int]]] = {}  # what a read may answer
         self._reads: dict[bytes, tuple[str, int, int]] = {}  # reads under way
         self.exchange.on_landed = self._watch
+        self.funds = Funds(self.exchange)
+        self.exchange.on_command = self.funds.executed
+        self.exchange.on_sending = self._sending
         self.nemesis = Nemesis(self.exchange)
         self.placed: list[tuple[int, int, int]] = []  # user, market_no, order_id
         self._number = 0
         self._business = 0
         self._issuing = False
         self._label = 0
+        self._spent = 0
         # Poor users are refused for want of funds, and soon after have them.
         self._wealth = self.world.random.choice((50, 150, 3_000)) * 10**PREC
 
@@ -132,7 +137,9 @@ class Scenario:
 
     def _put_market(self, user: int, market_no: int, chance: random.Random) -> Build:
         side = chance.randint(1, 2)
-        amount = chance.choice((1, 15, 60)) * (100 if side == 2 else 1)
+        # Each amount is used once, so that the hold of such an order can be told by it.
+        self._spent += 1
+        amount = self._spent * (100 if side == 2 else 1) + (self._spent % 7) * 1_000 * (side == 2)
 
         def build(names: Names, request_id: bytes) -> tuple[str, m.Ask] | None:
             put = c.PutMarket(request_id, 0, user, side, amount, 20, "sim")
@@ -196,6 +203,7 @@ class Scenario:
             assert type(ask) is c.PutLimit or type(ask) is c.PutMarket
             market_no = market_no_of(answer.order_id)
             self.placed.append((ask.user, market_no, answer.order_id))
+        self.funds.end(operation, answer.reason if type(answer) is Refused else None)
         if type(ask) is not m.AskAccounts or type(answer) is not m.Accounts:
             return
         del self._reads[operation.request_id]
@@ -203,6 +211,11 @@ class Scenario:
         told = [(account.available, account.frozen) for account in answer.accounts] or [(0, 0)]
         if told[0] not in seen:
             raise Violation(f"{ask} was answered {told}, durable was {seen}")
+
+    def _sending(self, operation: Operation) -> None:
+        ask = operation.ask
+        if type(ask) is c.PutLimit or type(ask) is c.PutMarket:
+            self.funds.begin(operation, ask, int(operation.actor.partition("-")[2]))
 
     def _watch(self, stream: str) -> None:
         """A record landed: reads under way may answer the state before it or after it."""
