@@ -30,7 +30,13 @@ from tests.simulation.exchange import Exchange
 from tests.simulation.gateways import Client, Operation
 from tests.simulation.mutants_of_leases import PLANTS as OF_LEASES
 from tests.simulation.mutants_of_shards import PLANTS as OF_SHARDS
-from tests.simulation.mutants_of_shards import Undo, patch
+from tests.simulation.mutants_of_shards import (
+    Undo,
+    fenced_by_gateways_ignored,
+    patch,
+    together,
+    zombie_market_heard,
+)
 from tests.simulation.world import MS
 
 # The journal.
@@ -89,6 +95,11 @@ def no_owner_check() -> Undo:
             process._done(turn)
 
     return patch(Process, "_confirm", confirm)
+
+
+def zombies_speak_and_are_heard() -> Undo:
+    """No owner check, and whoever hears an old incarnation takes it for the new one."""
+    return together(no_owner_check(), zombie_market_heard(), fenced_by_gateways_ignored())
 
 
 def record_time_goes_back() -> Undo:
@@ -205,14 +216,10 @@ def low_too_high() -> Undo:
 
 def nothing_asked_again() -> Undo:
     """A reservation that was lost is never asked for again, nor given up."""
-    undo = patch(Sequencer, "_ask_again", lambda sequencer, link: None)
-    undo_too = patch(Sequencer, "_give_up", lambda sequencer: None)
-
-    def both() -> None:
-        undo()
-        undo_too()
-
-    return both
+    return together(
+        patch(Sequencer, "_ask_again", lambda sequencer, link: None),
+        patch(Sequencer, "_give_up", lambda sequencer: None),
+    )
 
 
 def nothing_said_again() -> Undo:
@@ -358,6 +365,7 @@ _OWN: tuple[Callable[[], Undo], ...] = (
     snapshot_mislabelled,
     truncated_beyond_older_snapshot,
     no_owner_check,
+    zombies_speak_and_are_heard,
     record_time_goes_back,
     no_new_epoch,
     requests_of_any_epoch,

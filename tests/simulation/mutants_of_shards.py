@@ -33,6 +33,16 @@ def patch(owner: type | ModuleType, name: str, replacement: Any) -> Undo:
     return lambda: setattr(owner, name, original)
 
 
+def together(*undos: Undo) -> Undo:
+    """One undo for several."""
+
+    def undo() -> None:
+        for each in undos:
+            each()
+
+    return undo
+
+
 def orphans_not_voided() -> Undo:
     """A market's new epoch voids nothing."""
     original = Ledger._open_orders
@@ -238,13 +248,7 @@ def fenced_market_goes_on() -> Undo:
 
 def zombie_market_heard() -> Undo:
     """An old market is listened to, and listens to shards that know a newer one."""
-    undos = (older_epochs_heard(), fenced_market_goes_on())
-
-    def undo() -> None:
-        for each in undos:
-            each()
-
-    return undo
+    return together(older_epochs_heard(), fenced_market_goes_on())
 
 
 def fenced_by_gateways_ignored() -> Undo:

@@ -41,6 +41,7 @@ class Scenario:
         self.placed: list[tuple[int, int, int]] = []  # user, market_no, order_id
         self._number = 0
         self._business = 0
+        self._keys: list[tuple[int, int, str]] = []  # user, asset, business
         self._issuing = False
         self._label = 0
         self._spent = 0
@@ -155,12 +156,12 @@ class Scenario:
 
     def _update(self, user: int, asset: int, change: int, force: bool) -> Build:
         self._business += 1
+        business = f"b{self._business}"
         # Now and then a key is used again, which must be refused for ever.
-        again = self._business > 40 and self.world.random.random() < 0.1
-        number = self._business - 30 if again else self._business
-        business = f"b{number}"
-        if again:
+        if len(self._keys) > 30 and self.world.random.random() < 0.2:
             self.world.counts["dedupe key used again"] += 1
+            user, asset, business = self.world.random.choice(self._keys)
+        self._keys.append((user, asset, business))
         actor = shard_name(shard_of(user, SHARDS))
 
         def build(names: Names, request_id: bytes) -> tuple[str, m.Ask] | None:
