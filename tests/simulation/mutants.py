@@ -29,14 +29,15 @@ from tests.simulation.actors import Process, replay
 from tests.simulation.exchange import Exchange
 from tests.simulation.gateways import Client, Operation
 from tests.simulation.mutants_of_leases import PLANTS as OF_LEASES
-from tests.simulation.mutants_of_shards import PLANTS as OF_SHARDS
 from tests.simulation.mutants_of_shards import (
+    COVERED,
     Undo,
     fenced_by_gateways_ignored,
     patch,
     together,
     zombie_market_heard,
 )
+from tests.simulation.mutants_of_shards import PLANTS as OF_SHARDS
 from tests.simulation.world import MS
 
 # The journal.
@@ -394,4 +395,5 @@ _OWN: tuple[Callable[[], Undo], ...] = (
     unstamped_sent_again,
 )
 _ALL = (*_OWN, *OF_SHARDS, *OF_LEASES)
+assert COVERED.keys() < {plant.__name__ for plant in _ALL}, "no such defect"
 MUTANTS: dict[str, Callable[[], Undo]] = {plant.__name__: plant for plant in _ALL}

@@ -276,3 +276,14 @@ PLANTS: tuple[Callable[[], Undo], ...] = (
     fenced_market_goes_on,
     fenced_by_gateways_ignored,
 )
+
+# What each of these rules guards against is kept out by another one too, so no seed finds them
+# alone; `zombies_speak_and_are_heard` shows that the fences hold only together.
+COVERED = {
+    "older_epochs_heard": "the owner check, and the smallest undecided id",
+    "fenced_market_goes_on": "the owner check",
+    "zombie_market_heard": "the owner check",
+    "fenced_by_gateways_ignored": "the owner check, and Stale",
+    "ids_of_older_epochs_granted": "the smallest undecided id, which comes with every epoch",
+    "lease_of_another_version": "the registrar, which counts every lease of an older version",
+}

@@ -13,6 +13,7 @@ import pytest
 
 from tests.simulation.__main__ import run_seed, run_seeds
 from tests.simulation.mutants import MUTANTS
+from tests.simulation.mutants_of_shards import COVERED
 
 STEPS = 150
 
@@ -27,10 +28,63 @@ SEEDS = {
 
 # A change of the protocol changes what every seed leads to; `make sim-mutants` tells which find
 # them then.
-FOUND_BY: dict[str, int] = {}
+FOUND_BY = {
+    "market_sends_early": 1,
+    "ledger_sends_early": 1,
+    "no_compare_and_append": 1,
+    "snapshot_mislabelled": 2,
+    "truncated_beyond_older_snapshot": 9,
+    "record_time_goes_back": 3,
+    "no_new_epoch": 1,
+    "ids_beyond_the_block": 1,
+    "outbox_pruned_on_send": 1,
+    "no_wait_before_reply": 1,
+    "no_wait_before_repeated_reply": 1,
+    "low_too_high": 1,
+    "ids_reused": 3,
+    "nothing_said_again": 1,
+    "given_up_and_not_aborted": 1,
+    "refused_before_aborted": 1,
+    "nothing_asked_again": 1,
+    "executed_out_of_order": 1,
+    "forgotten_unacknowledged": 1,
+    "no_sticky_refusals": 3,
+    "no_joining": 1,
+    "results_not_recorded": 1,
+    "results_forgotten_early": 1,
+    "plain_results_forgotten_early": 2,
+    "full_market_stays_full": 7,
+    "late_requests_executed": 13,
+    "unstamped_sent_again": 5,
+    "orphans_not_voided": 2,
+    "no_out_seq_check": 1,
+    "entries_beyond_a_gap": 1,
+    "acknowledged_ahead": 1,
+    "unknown_is_told_as_unavailable": 9,
+    "aborts_overtake_settlements": 1,
+    "decided_ids_granted": 3,
+    "repeats_denied": 1,
+    "holds_not_journaled": 1,
+    "keys_not_written": 1,
+    "keys_not_looked_up": 1,
+    "live_state_drifts": 1,
+    "lease_never_ends": 6,
+    "lease_from_receipt": 6,
+    "change_answered_at_once": 1,
+    "added_market_answered_at_once": 2,
+    "only_the_newest_lease_counts": 9,
+    "zombies_speak_and_are_heard": 23,
+    "requests_of_any_epoch": 72,
+    "no_inquiry": 71,
+    "no_owner_check": 207,
+    "stamps_of_any_age": 53,
+    "catalog_sends_early": 134,
+    "leases_of_the_last_epoch_forgotten": 134,
+    "voids_not_remembered": 107,
+}
 
-# Not found alone, for another rule covers each of them: see ARCHITECTURE.md, simulation.
-COVERED: dict[str, str] = {}
+# No short hunt finds them: `make sim-mutants` does.
+RARE = {"refusals_of_any_epoch"}
 
 
 @pytest.mark.parametrize("seed", [*range(1, 7), *SEEDS])
@@ -46,7 +100,8 @@ def test_a_planted_defect_is_found(mutant: str) -> None:
 
 
 def test_every_planted_defect_has_a_row() -> None:
-    assert set(FOUND_BY) == set(MUTANTS)
+    assert set(FOUND_BY) | RARE == set(MUTANTS) - set(COVERED)
+    assert set(COVERED) < set(MUTANTS)
 
 
 def test_a_run_is_a_function_of_its_seed() -> None:
