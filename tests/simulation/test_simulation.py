@@ -1,7 +1,7 @@
 """A few seeds of the simulation, and a seed for each planted defect that finds it.
 
 A seed that ever failed becomes a row here; `make sim` runs thousands, and `make sim-mutants`
-hunts the defects that no seed finds soon.
+hunts every defect from the first seed on.
 """
 
 from __future__ import annotations
@@ -75,6 +75,7 @@ FOUND_BY = {
     "only_the_newest_lease_counts": 9,
     "zombies_speak_and_are_heard": 23,
     "requests_of_any_epoch": 72,
+    "refusals_of_any_epoch": 575,
     "no_inquiry": 71,
     "no_owner_check": 207,
     "stamps_of_any_age": 53,
@@ -82,9 +83,6 @@ FOUND_BY = {
     "leases_of_the_last_epoch_forgotten": 134,
     "voids_not_remembered": 107,
 }
-
-# No short hunt finds them: `make sim-mutants` does.
-RARE = {"refusals_of_any_epoch"}
 
 
 @pytest.mark.parametrize("seed", [*range(1, 7), *SEEDS])
@@ -100,7 +98,7 @@ def test_a_planted_defect_is_found(mutant: str) -> None:
 
 
 def test_every_planted_defect_has_a_row() -> None:
-    assert set(FOUND_BY) | RARE == set(MUTANTS) - set(COVERED)
+    assert set(FOUND_BY) == set(MUTANTS) - set(COVERED)
     assert set(COVERED) < set(MUTANTS)
 
 
@@ -117,6 +115,7 @@ def test_a_failure_tells_of_what_it_names() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # the machine may have much else to do
 def test_two_thousand_seeds_violate_nothing() -> None:
     jobs = ((seed, STEPS, "") for seed in range(1_001, 3_001))
     counts: collections.Counter[str] = collections.Counter()
