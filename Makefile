@@ -4,6 +4,7 @@
 #   make check   style, types, the rules of the house, the fast tests
 #   make bench   the benchmarks                                        ARGS=...
 #   make sim     the simulation                                        SEED=7 STEPS=300
+#   make sim-mutants  every planted defect is found by the simulation  ARGS="--processes 8"
 #   make lock    rebuild requirements.lock from pyproject.toml         LOCK_FLAGS=--upgrade
 #   make clean   remove the environment and caches; never touches data
 # PYTHON=python3.12 chooses the interpreter for a new environment.
@@ -17,7 +18,7 @@ UV_VERSION := 0.13.9
 
 PIP := .venv/bin/python -m pip --disable-pip-version-check --no-input
 
-.PHONY: run test check bench sim lock clean
+.PHONY: run test check bench sim sim-mutants lock clean
 .DELETE_ON_ERROR:
 
 # exec: the server takes make's place below the shell and gets the terminal's signals itself.
@@ -39,7 +40,9 @@ bench: .venv/.installed
 
 sim: .venv/.installed
 	.venv/bin/python -m tests.simulation --seed $(SEED) --steps $(STEPS) $(ARGS)
-	.venv/bin/python -m tests.simulation --seed $(SEED) --steps $(STEPS) --mutants all
+
+sim-mutants: .venv/.installed
+	@exec .venv/bin/python -m tests.simulation --seed $(SEED) --seeds 5000 --mutants all $(ARGS)
 
 # Two stamps, so that an edit of pyproject.toml does not install every package again.
 .venv/.installed: .venv/.packages pyproject.toml

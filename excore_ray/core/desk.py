@@ -129,6 +129,17 @@ class Desk(ABC):
             self._commands.append(command)
         return answer
 
+    def full(self, results_max: int, nothing: Any) -> bool:
+        """Whether so many results are remembered that none may be added.
+
+        nothing: a command without effect.  Only a record forgets results, and while everything
+        is refused there is no other.
+        """
+        results = self._machine.results
+        if len(results) >= results_max and results.due(self.now_us):
+            self.run(nothing)
+        return len(results) >= results_max
+
     def answer_reads(self) -> None:
         """Answer the turn's questions, after its commands."""
         for peer, token, ask in self._reads:

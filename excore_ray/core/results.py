@@ -87,6 +87,10 @@ class Results:
                 for request_id in groups.popleft()[1]:
                     del self._by_id[request_id]
 
+    def due(self, time_us: int) -> bool:
+        """Whether something need not be remembered at record time `time_us` any more."""
+        return any(groups and groups[0][0] <= time_us for groups in (self._stamped, self._plain))
+
     def dump(self) -> list[list[Group]]:
         """The stamped and the others as plain values, for a snapshot."""
         by_id = self._by_id

@@ -83,7 +83,7 @@ class Sequencer(Desk):
         self._release_late()
         self.answer_reads()
         self._forget()
-        self._full = len(self.market.results) >= self.limits.results_max
+        self._full = self.full(self.limits.results_max, c.Forget(0, self.market.outboxes[0].acked))
         return self._finish()
 
     @property

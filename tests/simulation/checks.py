@@ -28,8 +28,10 @@ def check_at_rest(exchange: Exchange) -> None:
         if applied != market.outboxes[ledger.shard].out_seq:
             raise Violation(f"shard {ledger.shard} has not applied all of {market.rules}")
     for stream, shadow in exchange.shadows.items():
-        for from_snapshot in (True, False):
-            again = replay(exchange.disks[stream], from_snapshot)
+        exchange.check_fully(stream)
+        disk = exchange.disks[stream]
+        for snapshot_seq_max in (None, min(disk.snapshots, default=0) if disk.base_seq else 0):
+            again = replay(disk, snapshot_seq_max)
             if state_hash(again) != state_hash(shadow):
                 raise Violation(f"replay of {stream} differs")
     for process in exchange.live.values():
@@ -42,8 +44,7 @@ def check_at_rest(exchange: Exchange) -> None:
 def _check_operation(exchange: Exchange, operation: Operation) -> None:
     if not is_command(operation.ask):
         return
-    results = exchange.shadows[operation.actor].results
-    done = [r for r in operation.request_ids if results.get(r) is not None]
+    done = [r for r in operation.request_ids if r in exchange.recorded]
     if len(done) > 1:
         raise Violation(f"{operation.ask} happened {len(done)} times")
     refused = operation.answer is None or type(operation.answer) is Refused

@@ -1,8 +1,9 @@
-"""The simulated exchange: disks, incarnations, gateways, the nemesis, and what must hold.
+"""The simulated exchange: disks, incarnations, gateways, and what must hold at every moment.
 
 Beside every disk runs a shadow, the machine that the durable records describe.  It applies each
 record the moment it lands, so a record that no honest incarnation could have written fails at
-once, and every answer is compared with what was durable when it was given.
+once, and every answer is compared with what was durable when it was given.  What a record has
+touched is checked when it lands, all of the machine after every few records and at rest.
 """
 
 from __future__ import annotations
@@ -13,22 +14,27 @@ from typing import Any
 from excore_ray.core import messages as m
 from excore_ray.core.audit import check_catalog, check_ledger, check_market
 from excore_ray.core.catalog import Catalog
-from excore_ray.core.commands import LedgerRecord, OpenOrders, Settle
+from excore_ray.core.commands import AddMarket, OpenOrders, Place, Reserve, Settle, Update, Void
+from excore_ray.core.custodian import key_of
 from excore_ray.core.ledger import Ledger
 from excore_ray.core.market import Market
 from excore_ray.core.names import Names
 from excore_ray.core.reasons import Refused
+from excore_ray.core.results import Result
+from excore_ray.core.sequencer import Sequencer
 from excore_ray.core.settlement import need_of
 from excore_ray.core.sharding import shard_of
 from excore_ray.core.snapshot import dump, state_hash
 from excore_ray.core.specs import MarketRules
-from excore_ray.storage.memory import MemoryDisk, MemoryJournal
+from excore_ray.storage.memory import MemoryDisk, read_memory
 from tests.simulation.actors import DECODERS, EMPTY, Hooks, Process, kind_of, replay
 from tests.simulation.gateways import Client, Gateway, Operation, is_command
 from tests.simulation.world import MS, Violation, World
 
 SHARDS = 3
 GATEWAYS = 3
+FULL_CHECK_EVERY = 8  # records of a stream
+IDLE_TICKS = 5
 CHECKS: dict[str, Callable[[Any], Any]] = {
     "market": check_market,
     "ledger": lambda ledger: check_ledger(ledger, forced=True),
@@ -42,24 +48,33 @@ class Exchange(Hooks):
     shards = SHARDS
 
     def __init__(self, world: World, heard: Callable[[Operation], None]) -> None:
+        super().__init__()
         self.world = world
         self._heard = heard
         self.on_landed: Callable[[str], None] = lambda stream: None
+        self.on_command: Callable[[str], None] = lambda stream: None
+        self.on_sending: Callable[[Operation], None] = lambda operation: None
         self.disks: dict[str, MemoryDisk] = {}
+        self.full_until_us: dict[str, int] = {}
         self.shadows: dict[str, Any] = {}
         self.live: dict[str, Process] = {}
         self.zombies: list[Process] = []
         self.gateways: list[Gateway] = []
         self.gateway_number = 0
+        self.recorded: dict[bytes, Result] = {}  # whatever was executed, and never forgotten
         self.version_of: dict[bytes, int] = {}  # catalog changes: request -> version
         self.version_promised = 0
-        self.truncates = world.random.random() < 0.3
+        self.results_max = 40 if world.random.random() < 0.1 else 3_000_000
+        self._never_again: set[int] = set()  # orders that were executed or voided
+        self._bases: dict[tuple[int, int], int] = {}  # shard, market -> id_base it has applied
+        self._landings = 0
+        self._ticks = 0
+        self._used_keys: set[bytes] = set()
         for stream in ("catalog", *(f"ledger-{shard}" for shard in range(SHARDS))):
             self.start(stream)
         for _ in range(GATEWAYS):
-            self.gateways.append(self._gateway())
-        self.client = Client(world, self.gateways, self.answered, self.usable)
-        world.at(10 * MS, self.tick)
+            self.gateways.append(self.new_gateway())
+        self.client = Client(world, self)
 
     # What processes need.
 
@@ -76,6 +91,10 @@ class Exchange(Hooks):
             self.start(stream)
         process = self.live.get(stream)
         return process is not None and process.up and process.ready
+
+    def is_full(self, stream: str) -> bool:
+        """Whether the disk of a stream has no room now."""
+        return self.world.faults and self.full_until_us.get(stream, 0) > self.world.now_us
 
     def send(self, source: str, target: str, message: m.WireMessage) -> None:
         """Give a message to the network."""
@@ -123,29 +142,64 @@ class Exchange(Hooks):
 
     def landed(self, disk: MemoryDisk, body: bytes) -> None:
         """A record is durable: apply it to the shadow and check what must hold."""
-        shadow = self.shadows[disk.stream]
-        record = DECODERS[kind_of(disk.stream)].decode(body)
-        shadow.apply(record, state_hash)
-        CHECKS[kind_of(disk.stream)](shadow)
+        stream = disk.stream
+        self.world.say(f"{stream} journaled", body)
+        shadow = self.shadows[stream]
+        record = DECODERS[kind_of(stream)](body)
+        for command in record.commands:
+            # One by one: a denial may rest on the state between two commands of a record.
+            shadow.apply(type(record)(record.time_us, [command]), state_hash)
+            self.on_command(stream)
+        for command in record.commands:
+            self._executed(shadow, command.put if type(command) is Place else command)
         if type(shadow) is Market:
-            self._holds_exist(shadow)
+            placed = [found.order_id for found in record.commands if type(found) is Place]
+            self._never_again.update(placed)
+            self._holds_exist(shadow, placed)
         elif type(shadow) is Ledger:
             self._nothing_early(shadow)
-            self._no_orphans(shadow, record)
-        else:
-            for command in record.commands:
-                request_id = getattr(command, "request_id", None)
-                if request_id is not None:
-                    self.version_of[request_id] = shadow.version
-        self.on_landed(disk.stream)
+            self._ledger_changes(shadow, record.commands)
+        self._landings += 1
+        if self._landings % FULL_CHECK_EVERY == 0:
+            self.check_fully(stream)
+        self.on_landed(stream)
 
-    def _holds_exist(self, market: Market) -> None:
+    def check_fully(self, stream: str) -> None:
+        """Check a whole shadow, and the market's open orders against the shards."""
+        shadow = self.shadows[stream]
+        CHECKS[kind_of(stream)](shadow)
+        if type(shadow) is Market:
+            self._holds_exist(shadow, list(shadow.orders))
+
+    def _executed(self, shadow: Any, command: Any) -> None:
+        """Invariant 5: a request is executed once, and its result is recorded with it."""
+        request_id = getattr(command, "request_id", None)
+        if request_id is None:
+            return
+        if request_id in self.recorded:
+            raise Violation(f"{command} was executed twice")
+        result = shadow.results.get(request_id)
+        if result is None:
+            raise Violation(f"{command} was executed and has no recorded result")
+        self.recorded[request_id] = result
+        if type(shadow) is Catalog:
+            self.version_of[request_id] = shadow.version
+        elif type(command) is Update:
+            key = key_of(command)
+            if key in self._used_keys:
+                raise Violation(f"{command} used its key again")
+            self._used_keys.add(key)
+
+    def _holds_exist(self, market: Market, order_ids: list[int]) -> None:
         """Invariant 2, as far as it holds at every moment: no open order without its funds."""
-        for order in market.orders.values():
+        for order_id in order_ids:
+            order = market.orders.get(order_id)
+            if order is None:
+                continue
             shard: Ledger = self.shadows[f"ledger-{shard_of(order.user, SHARDS)}"]
-            hold = shard.hold_of(order.order_id)
+            hold = shard.hold_of(order_id)
             if hold is None or hold.remaining < need_of(market.rules, order):
-                raise Violation(f"open order {order.order_id} is not backed: {hold}")
+                raise Violation(f"open order {order_id} is not backed: {hold}")
 
     def _nothing_early(self, ledger: Ledger) -> None:
         """Invariant 4: a shard has applied only what is durable at the market."""
@@ -155,17 +209,40 @@ class Exchange(Hooks):
             if link.applied > written:
                 raise Violation(f"shard applied {link.applied} of {written} of market {market_no}")
 
-    def _no_orphans(self, ledger: Ledger, record: LedgerRecord) -> None:
-        """After a market's new epoch, nothing older is held but for the orders it listed."""
-        for command in record.commands:
+    def _ledger_changes(self, ledger: Ledger, commands: list[Any]) -> None:
+        """No hold of an open order is voided; after a market's new epoch nothing older is held
+        but for the orders it listed.
+        """
+        for command in commands:
+            if type(command) is Void:
+                market: Market = self.shadows[f"market-{command.market_no}"]
+                self._holds_exist(market, command.order_ids)
+                self._never_again.update(command.order_ids)
+            elif type(command) is Reserve:
+                self._reserved(ledger.shard, command)
             for entry in command.entries if type(command) is Settle else ():
                 if type(entry) is not OpenOrders:
                     continue
                 assert type(command) is Settle
+                self._bases[ledger.shard, command.market_no] = entry.id_base
                 listed = set(entry.holds[::2])
                 for order_id in ledger.holds[command.market_no]:
                     if order_id < entry.id_base and order_id not in listed:
                         raise Violation(f"orphan {order_id} is still held")
+
+    def _reserved(self, shard: int, command: Reserve) -> None:
+        """Nothing is reserved for an order that was executed or voided, nor, once the shard has
+        heard of a newer epoch, for one of an older epoch.
+        """
+        market: Market = self.shadows[f"market-{command.market_no}"]
+        base = self._bases.get((shard, command.market_no), 0)
+        if command.epoch == market.epoch:
+            base = market.id_base
+        for hold in command.holds:
+            if hold.order_id < base:
+                raise Violation(f"order {hold.order_id} of an older epoch was reserved for")
+            if hold.order_id in self._never_again:
+                raise Violation(f"order {hold.order_id} was decided, and reserved for again")
 
     # What clients are told.
 
@@ -174,6 +251,18 @@ class Exchange(Hooks):
         if names.version < self.version_promised:
             raise Violation(f"catalog {names.version} in use, {self.version_promised} was promised")
 
+    def sending(self, operation: Operation) -> None:
+        """An operation is about to be sent."""
+        self.on_sending(operation)
+
+    def unavailable(self, operation: Operation) -> None:
+        """Code 3 was said: no attempt so far was executed, nor will one be."""
+        if operation.unknown:
+            return
+        done = [i for i in operation.request_ids if i in self.recorded]
+        if done:
+            raise Violation(f"{operation.ask} was answered unavailable and happened: {done}")
+
     def answered(self, operation: Operation) -> None:
         """An operation is answered: it must be durable, and settled at the caller's shard."""
         self._heard(operation)
@@ -181,7 +270,7 @@ class Exchange(Hooks):
         if answer is None or type(answer) is Refused or not is_command(operation.ask):
             return
         shadow = self.shadows[operation.actor]
-        result = shadow.results.get(operation.request_id)
+        result = self.recorded.get(operation.request_id)
         if result is None:
             raise Violation(f"{operation.ask} was answered and is not durable")
         if result.answer != answer:
@@ -194,61 +283,58 @@ class Exchange(Hooks):
         elif type(shadow) is Catalog:
             version = self.version_of[operation.request_id]
             self.version_promised = max(self.version_promised, version)
+            if type(operation.ask) is AddMarket and not self.world.faults:
+                market = self.live.get(f"market-{len(shadow.markets)}")
+                if market is None or not market.ready:
+                    raise Violation(f"{operation.ask} was answered before the market serves")
 
-    # Nemesis.
+    # What the nemesis needs.
 
-    def tick(self) -> None:
-        """Time passes for every process, and faults happen."""
+    def pass_time(self) -> None:
+        """A tick: who is busy takes a turn, the others one now and then, as shells do."""
+        self._ticks += 1
+        idle = self._ticks % IDLE_TICKS == 0
         for process in [*self.live.values(), *self.zombies]:
-            if process.up and process.ready and not process.waiting:
+            due = process.up and process.ready and not process.waiting
+            if due and (idle or process.desk.busy):
                 self._guard(process, None, b"")
-        if self.world.faults:
-            self._strike()
-        self.world.at(10 * MS, self.tick)
 
-    def _strike(self) -> None:
-        world, chance = self.world, self.world.random
-        for stream, process in list(self.live.items()):
-            if not process.up:
-                self._later(stream)
-            elif chance.random() < world.crash:
-                if chance.random() < world.zombie:
-                    world.counts["zombie left behind"] += 1
-                    self.zombies.append(process)
-                    world.at(chance.randint(20, 400) * MS, process.kill)
-                    self.start(stream)
-                else:
-                    world.counts[f"crash of {kind_of(stream)}"] += 1
-                    process.kill()
-        for number, gateway in enumerate(self.gateways):
-            if chance.random() < world.crash / 3:
-                world.counts["crash of gateway"] += 1
-                gateway.up = False
-                self.gateways[number] = self._gateway()
-        if chance.random() < 0.05:
-            self._compact(chance.choice(sorted(self.disks)))
-
-    def _later(self, stream: str) -> None:
-        if self.world.random.random() < 0.3:
-            self.start(stream)
-
-    def _gateway(self) -> Gateway:
+    def new_gateway(self) -> Gateway:
+        """One more gateway; its name is never used again."""
         self.gateway_number += 1
         return Gateway(self.world, f"gateway-{self.gateway_number}", self.send)
 
-    def _compact(self, stream: str) -> None:
+    def end_gateway(self, gateway: Gateway) -> None:
+        """A gateway that was replaced ends at last."""
+        gateway.up = False
+        self.gateways.remove(gateway)
+
+    def reconnect(self, market: str, shard: int) -> None:
+        """A market has a new connection to a shard."""
+        process = self.live[market]
+        if process.up and process.ready and not process.waiting:
+            assert type(process.desk) is Sequencer
+            process.desk.connected(shard)
+            self._guard(process, None, b"")
+
+    def compact(self, stream: str, truncates: bool) -> None:
+        """Save a snapshot, and maybe forget what two of them make needless."""
         disk = self.disks[stream]
         if disk.next_seq == 1:
             return
-        machine = replay(disk, from_snapshot=True)
+        machine = replay(disk)
         if state_hash(machine) != state_hash(self.shadows[stream]):
             raise Violation(f"replay of {stream} differs from its shadow")
-        journal = MemoryJournal(disk)
+        journal = read_memory(disk)
         journal.save_snapshot(disk.next_seq - 1, dump(machine))
         self.world.counts["snapshot"] += 1
-        if self.truncates and len(disk.snapshots) == 2:
-            journal.truncate(min(disk.snapshots))
+        if truncates and len(disk.snapshots) == 2:
+            self.truncate(disk)
             self.world.counts["truncation"] += 1
+
+    def truncate(self, disk: MemoryDisk) -> None:
+        """Forget the entries that the older of two snapshots makes needless."""
+        disk.forget(min(disk.snapshots))
 
     # The end.
 
@@ -275,6 +361,6 @@ class Exchange(Hooks):
         for process in self.live.values():
             if not process.up or not process.ready or process.inbox:
                 return False
-            if getattr(process.desk, "busy", False):
+            if process.desk.busy:
                 return False
         return True

@@ -7,6 +7,7 @@ unstamped one is sent once.  Every answer is held against the shadow of what is 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import msgspec
 
@@ -16,7 +17,7 @@ from excore_ray.core.lease import CatalogLease
 from excore_ray.core.names import Names
 from excore_ray.core.reasons import Reason, Refused
 from excore_ray.core.routing import Router, RouterLimits
-from tests.simulation.world import MS, World
+from tests.simulation.world import MS, Violation, World
 
 ROUTER_LIMITS = RouterLimits(deadline_us=600 * MS, resend_us=60 * MS, batch_max=8)
 CLIENT_PATIENCE_US = 700 * MS
@@ -35,16 +36,22 @@ class Gateway:
         self.router = Router(ROUTER_LIMITS)
         self.lease = CatalogLease(every_us=30 * MS)
         self._send = send
+        self._offset_us = world.offset_us()
         self.tick()
+
+    @property
+    def now_us(self) -> int:
+        """The time by the clock of this process."""
+        return self.world.now_us + self._offset_us
 
     def names(self) -> Names | None:
         """The copy of the catalog, when it may be used."""
-        return self.lease.names(self.world.now_us)
+        return self.lease.names(self.now_us)
 
     def ask(self, actor: str, ask: m.Ask, deliver: Callable[[m.Answer], None]) -> None:
         """Route one request."""
-        self.router.route(actor).connected = True
-        self.router.ask(actor, ask, lambda _, answer: deliver(answer), 0, self.world.now_us)
+        self.router.route(actor).connected = not self.world.is_cut(self.name, actor)
+        self.router.ask(actor, ask, lambda _, answer: deliver(answer), 0, self.now_us)
         # Not sent at once: requests of one moment gather.
         self.world.at(MS // 10, self.flush)
 
@@ -62,16 +69,21 @@ class Gateway:
         """Send what may be sent."""
         if not self.up:
             return
-        for actor, message in self.router.flush(self.world.now_us):
+        for actor, message in self.router.flush(self.now_us):
             self._send(self.name, actor, message)
-        renewal = self.lease.renewal(self.world.now_us)
+        renewal = self.lease.renewal(self.now_us)
         if renewal is not None:
             self._send(self.name, "catalog", renewal)
+
+    def reconnected(self, actor: str) -> None:
+        """A cut link is whole again."""
+        self.router.connected(actor)
+        self.flush()
 
     def tick(self) -> None:
         """Time passes."""
         if self.up:
-            self.router.tick(self.world.now_us)
+            self.router.tick(self.now_us)
             self.flush()
             self.world.at(10 * MS, self.tick)
 
@@ -102,22 +114,33 @@ class Operation:
         self.unknown = False
 
 
+class Judge(Protocol):
+    """Who is told what clients see, and knows what is durable."""
+
+    gateways: list[Gateway]
+
+    def usable(self, names: Names) -> None:
+        """A gateway uses this copy of the catalog."""
+
+    def sending(self, operation: Operation) -> None:
+        """An attempt is about to be sent."""
+
+    def unavailable(self, operation: Operation) -> None:
+        """An attempt was answered with code 3."""
+
+    def answered(self, operation: Operation) -> None:
+        """An operation is closed."""
+
+
 class Client:
     """Issues operations through any gateway, and sends again what may be sent again."""
 
-    def __init__(
-        self,
-        world: World,
-        gateways: list[Gateway],
-        answered: Callable[[Operation], None],
-        usable: Callable[[Names], None],
-    ) -> None:
+    def __init__(self, world: World, judge: Judge) -> None:
         self.world = world
-        self.gateways = gateways
         self.open: dict[int, Operation] = {}
         self.closed: list[Operation] = []
-        self._answered = answered
-        self._usable = usable
+        self._judge = judge
+        self._offset_us = world.between(-world.skew_us, world.skew_us)
 
     def start(self, operation: Operation) -> None:
         """Begin an operation."""
@@ -129,12 +152,12 @@ class Client:
         if operation.number not in self.open:
             return
         world = self.world
-        gateway = world.random.choice(self.gateways)
+        gateway = world.random.choice(self._judge.gateways)
         names = gateway.names() if gateway.up else None
         if names is None:
             world.at(RETRY_US, lambda: self.attempt(operation))
             return
-        self._usable(names)
+        self._judge.usable(names)
         if operation.ask is None or not operation.stamped or not is_command(operation.ask):
             operation.tries += 1
             operation.request_id = b"%08d%08d" % (operation.number, operation.tries)
@@ -145,11 +168,15 @@ class Client:
                 return
             operation.actor, operation.ask = built
             if operation.stamped and is_command(operation.ask):
-                stamp_ms = world.now_us // 1000
+                stamp_ms = (world.now_us + self._offset_us) // 1000
                 operation.ask = msgspec.structs.replace(operation.ask, stamp_ms=stamp_ms)
+        self._judge.sending(operation)
         operation.attempt += 1
         attempt = operation.attempt
-        world.at(CLIENT_PATIENCE_US, lambda: self._lost(operation, attempt))
+        patience_us = CLIENT_PATIENCE_US
+        if operation.stamped and world.strikes("client impatient", 0.15):
+            patience_us = world.between(10, 200) * MS
+        world.at(patience_us, lambda: self._lost(operation, attempt))
         gateway.ask(operation.actor, operation.ask, lambda a: self._hear(operation, attempt, a))
 
     def _hear(self, operation: Operation, attempt: int, answer: m.Answer) -> None:
@@ -160,6 +187,7 @@ class Client:
             self._lost(operation, attempt)
         elif reason == Reason.SERVICE_UNAVAILABLE:
             self.world.counts["answered unavailable"] += 1
+            self._judge.unavailable(operation)
             operation.attempt += 1
             self.world.at(RETRY_US, lambda: self.attempt(operation))
         else:
@@ -181,7 +209,25 @@ class Client:
     def _close(self, operation: Operation) -> None:
         del self.open[operation.number]
         self.closed.append(operation)
-        self._answered(operation)
+        self._judge.answered(operation)
+        executed = operation.answer is not None and type(operation.answer) is not Refused
+        if not (executed and operation.stamped and is_command(operation.ask)):
+            return
+        if self.world.strikes("stamped request replayed", 0.1):
+            self.world.at(self.world.between(1, 2_500) * MS, lambda: self._replay(operation))
+
+    def _replay(self, operation: Operation) -> None:
+        """Somebody sends the very request once more: it is told what was told, or refused."""
+        gateway = self.world.random.choice(self._judge.gateways)
+        ask = operation.ask
+        assert ask is not None
+
+        def heard(answer: m.Answer) -> None:
+            if type(answer) is not Refused and answer != operation.answer:
+                raise Violation(f"{ask} was told {operation.answer}, and then {answer}")
+
+        if gateway.up:
+            gateway.ask(operation.actor, ask, heard)
 
 
 def is_command(ask: m.Ask | None) -> bool:

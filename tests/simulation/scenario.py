@@ -14,7 +14,9 @@ from excore_ray.core.sharding import shard_of
 from excore_ray.core.shardlink import shard_name
 from tests.simulation.checks import check_at_rest
 from tests.simulation.exchange import SHARDS, Exchange
+from tests.simulation.funds import Funds
 from tests.simulation.gateways import Operation
+from tests.simulation.nemesis import Nemesis
 from tests.simulation.world import MS, Violation, World
 
 USERS = 8
@@ -32,18 +34,23 @@ class Scenario:
         self._seen: dict[bytes, list[tuple[int, int]]] = {}  # what a read may answer
         self._reads: dict[bytes, tuple[str, int, int]] = {}  # reads under way
         self.exchange.on_landed = self._watch
+        self.funds = Funds(self.exchange)
+        self.exchange.on_command = self.funds.executed
+        self.exchange.on_sending = self._sending
+        self.nemesis = Nemesis(self.exchange)
         self.placed: list[tuple[int, int, int]] = []  # user, market_no, order_id
         self._number = 0
         self._business = 0
+        self._keys: list[tuple[int, int, str]] = []  # user, asset, business
         self._issuing = False
         self._label = 0
+        self._spent = 0
         # Poor users are refused for want of funds, and soon after have them.
         self._wealth = self.world.random.choice((50, 150, 3_000)) * 10**PREC
 
     def run(self, steps: int) -> None:
         """Set up without faults, issue `steps` operations among faults, heal, and check."""
         world = self.world
-        world.faults = False
         for build in self._setup():
             self._start(build, stamped=True)
             self._wait()
@@ -53,6 +60,9 @@ class Scenario:
         while self._issuing:
             world.run(50 * MS)
         self.exchange.heal()
+        if world.ancient:
+            world.run(2_500 * MS)
+            self.exchange.heal()
         self._read_balances()
         check_at_rest(self.exchange)
         world.run(100 * MS)
@@ -128,7 +138,9 @@ class Scenario:
 
     def _put_market(self, user: int, market_no: int, chance: random.Random) -> Build:
         side = chance.randint(1, 2)
-        amount = chance.choice((1, 15, 60)) * (100 if side == 2 else 1)
+        # Each amount is used once, so that the hold of such an order can be told by it.
+        self._spent += 1
+        amount = self._spent * (100 if side == 2 else 1) + (self._spent % 7) * 1_000 * (side == 2)
 
         def build(names: Names, request_id: bytes) -> tuple[str, m.Ask] | None:
             put = c.PutMarket(request_id, 0, user, side, amount, 20, "sim")
@@ -144,12 +156,12 @@ class Scenario:
 
     def _update(self, user: int, asset: int, change: int, force: bool) -> Build:
         self._business += 1
+        business = f"b{self._business}"
         # Now and then a key is used again, which must be refused for ever.
-        again = self._business > 40 and self.world.random.random() < 0.1
-        number = self._business - 30 if again else self._business
-        business = f"b{number}"
-        if again:
+        if len(self._keys) > 30 and self.world.random.random() < 0.2:
             self.world.counts["dedupe key used again"] += 1
+            user, asset, business = self.world.random.choice(self._keys)
+        self._keys.append((user, asset, business))
         actor = shard_name(shard_of(user, SHARDS))
 
         def build(names: Names, request_id: bytes) -> tuple[str, m.Ask] | None:
@@ -192,6 +204,7 @@ class Scenario:
             assert type(ask) is c.PutLimit or type(ask) is c.PutMarket
             market_no = market_no_of(answer.order_id)
             self.placed.append((ask.user, market_no, answer.order_id))
+        self.funds.end(operation, answer.reason if type(answer) is Refused else None)
         if type(ask) is not m.AskAccounts or type(answer) is not m.Accounts:
             return
         del self._reads[operation.request_id]
@@ -199,6 +212,11 @@ class Scenario:
         told = [(account.available, account.frozen) for account in answer.accounts] or [(0, 0)]
         if told[0] not in seen:
             raise Violation(f"{ask} was answered {told}, durable was {seen}")
+
+    def _sending(self, operation: Operation) -> None:
+        ask = operation.ask
+        if type(ask) is c.PutLimit or type(ask) is c.PutMarket:
+            self.funds.begin(operation, ask, int(operation.actor.partition("-")[2]))
 
     def _watch(self, stream: str) -> None:
         """A record landed: reads under way may answer the state before it or after it."""

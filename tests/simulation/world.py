@@ -12,6 +12,7 @@ import random
 from collections.abc import Callable
 
 from excore_ray.core import messages as m
+from tests.simulation.story import Story
 
 MS = 1_000
 
@@ -21,17 +22,22 @@ class Violation(AssertionError):
 
 
 class World:
-    """One seeded run: an event queue, a faulty network, and counts of every fault."""
+    """One seeded run: an event queue, a faulty network, and counts of every fault.
+
+    skew_us: what the clock of a process may be off by; it stays so for the process's life.
+    ancient: whether copies of messages may come out of the network after results have expired.
+    """
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.random = random.Random(seed)
         self.now_us = 1_700_000_000_000_000
-        self.faults = True
+        self.faults = False
         self.counts: collections.Counter[str] = collections.Counter()
-        self.story: collections.deque[str] = collections.deque(maxlen=4_000)
+        self.story = Story()
         self._queue: list[tuple[int, int, Callable[[], None]]] = []
         self._number = 0
+        self._cut: dict[tuple[str, str], int] = {}  # until when
         draw = self.random.choice
         self.loss = draw((0.0, 0.02, 0.1, 0.3))
         self.doubling = draw((0.0, 0.1, 0.5))
@@ -39,6 +45,9 @@ class World:
         self.append_us = draw((1, 5, 25)) * MS
         self.crash = draw((0.002, 0.01, 0.025))
         self.zombie = draw((0.0, 0.3, 0.7))
+        self.disk = draw((0.0, 0.002, 0.01))
+        self.skew_us = draw((0, 20, 200)) * MS
+        self.ancient = self.random.random() < 0.2
 
     def at(self, delay_us: int, what: Callable[[], None]) -> None:
         """Have `what` happen `delay_us` from now."""
@@ -48,32 +57,70 @@ class World:
     def run(self, duration_us: int) -> None:
         """Let time pass."""
         until = self.now_us + duration_us
-        while self._queue and self._queue[0][0] <= until:
-            self.now_us, _, what = heapq.heappop(self._queue)
+        queue, pop = self._queue, heapq.heappop
+        while queue and queue[0][0] <= until:
+            self.now_us, _, what = pop(queue)
             what()
         self.now_us = until
 
-    def say(self, text: str) -> None:
+    def between(self, low: int, high: int) -> int:
+        """A whole number from `low` to `high`, both included; randint() at a third of its cost."""
+        return low + int(self.random.random() * (high - low + 1))
+
+    def strikes(self, fault: str, chance: float) -> bool:
+        """Whether a fault happens now; it is counted."""
+        if not self.faults or self.random.random() >= chance:
+            return False
+        self.counts[fault] += 1
+        return True
+
+    def offset_us(self, before_us: int = 0) -> int:
+        """How far the clock of a new process is off.  before_us: that of its predecessor."""
+        offset_us = self.between(-self.skew_us, self.skew_us)
+        if abs(offset_us - before_us) > 10 * MS:
+            way = "forward" if offset_us > before_us else "backward"
+            self.counts[f"clock stepped {way}"] += 1
+        return offset_us
+
+    def say(self, who: str, what: bytes | str) -> None:
         """Add a line to the story that a failure prints."""
-        self.story.append(f"{self.now_us % 10**9 / 1000:10.1f} ms  {text}")
+        self.story.add(self.now_us, who, "", what)
+
+    def cut(self, one: str, other: str, duration_us: int) -> None:
+        """Let nothing through between two for some time."""
+        self._cut[one, other] = self._cut[other, one] = self.now_us + duration_us
+
+    def is_cut(self, source: str, target: str) -> bool:
+        """Whether nothing gets through."""
+        return self.faults and self._cut.get((source, target), 0) > self.now_us
 
     def send(
         self, source: str, target: str, message: m.WireMessage, deliver: Callable[[bytes], None]
     ) -> None:
         """Carry one encoded message: maybe never, maybe twice, in any order."""
         body = m.encode(message)
-        self.say(f"{source} -> {target} {body.decode()[:300]}")
-        chance = self.random
-        if self.faults and chance.random() < self.loss:
+        self.story.add(self.now_us, source, target, body)
+        if not self.faults:
+            self.at(self.between(MS // 4, 2 * MS), lambda: deliver(body))
+            return
+        if self._cut and self.is_cut(source, target):
+            self.counts["message into a cut link"] += 1
+            return
+        draw = self.random.random
+        if draw() < self.loss:
             self.counts["message lost"] += 1
             return
         copies = 1
-        if self.faults and chance.random() < self.doubling:
+        if draw() < self.doubling:
             self.counts["message doubled"] += 1
             copies = 2
         for _ in range(copies):
-            slow = self.delay_us if self.faults else 2 * MS
-            if self.faults and chance.random() < 0.02:
-                slow = chance.choice((60, 150, 300)) * MS
+            slow = self.delay_us
+            late = draw()
+            if late < 0.02:
+                slow = (60, 150, 300)[int(late * 150)] * MS
                 self.counts["message very late"] += 1
-            self.at(chance.randint(MS // 4, slow), lambda: deliver(body))
+            self.at(self.between(MS // 4, slow), lambda: deliver(body))
+        if self.ancient and draw() < 0.03:
+            self.counts["message copied from long ago"] += 1
+            self.at(self.between(900 * MS, 2_500 * MS), lambda: deliver(body))

@@ -1,0 +1,103 @@
+"""Planted defects of the catalog's leases: when a name may be used, and when a change is answered.
+
+Separate from `mutants.py`, which plants the others, by the length of a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from excore_ray.core import messages as m
+from excore_ray.core.lease import CatalogLease
+from excore_ray.core.registrar import Registrar
+from tests.simulation.mutants_of_shards import Undo, patch
+from tests.simulation.world import MS
+
+
+def lease_never_ends() -> Undo:
+    """A gateway uses its copy of the catalog without a lease."""
+    return patch(CatalogLease, "names", lambda lease, now_us: lease._names)
+
+
+def lease_from_receipt() -> Undo:
+    """A gateway counts its lease from later than when it asked."""
+    original = CatalogLease.receive
+
+    def receive(lease: CatalogLease, message: m.WireMessage) -> None:
+        if type(message) is m.Lease:
+            message = msgspec.structs.replace(message, sent_us=message.sent_us + 150 * MS)
+        original(lease, message)
+
+    return patch(CatalogLease, "receive", receive)
+
+
+def lease_of_another_version() -> Undo:
+    """A late lease extends a copy that it was not given for."""
+    original = CatalogLease.receive
+
+    def receive(lease: CatalogLease, message: m.WireMessage) -> None:
+        if type(message) is m.Lease and lease._names is not None:
+            message = msgspec.structs.replace(message, version=lease._names.version)
+        original(lease, message)
+
+    return patch(CatalogLease, "receive", receive)
+
+
+def change_answered_at_once() -> Undo:
+    """A change is answered while gateways use older copies."""
+    original = Registrar._settle_changes
+
+    def settle(registrar: Registrar) -> None:
+        registrar._leases, registrar._unknown_until_us = {}, 0
+        original(registrar)
+
+    return patch(Registrar, "_settle_changes", settle)
+
+
+def leases_of_the_last_epoch_forgotten() -> Undo:
+    """A new incarnation does not wait for the leases that the last one gave."""
+    original = Registrar._settle_changes
+
+    def settle(registrar: Registrar) -> None:
+        registrar._unknown_until_us = 0
+        original(registrar)
+
+    return patch(Registrar, "_settle_changes", settle)
+
+
+def only_the_newest_lease_counts() -> Undo:
+    """A lease of an older copy is dropped while it still covers a newer one."""
+    original = Registrar._renew
+
+    def renew(registrar: Registrar) -> Any:
+        for gateway, _ in registrar._renewals:
+            registrar._leases.pop(gateway, None)
+        return original(registrar)
+
+    return patch(Registrar, "_renew", renew)
+
+
+def added_market_answered_at_once() -> Undo:
+    """An added market is announced before it serves."""
+    original = Registrar._settle_changes
+
+    def settle(registrar: Registrar) -> None:
+        unstarted, registrar.unstarted = registrar.unstarted, set()
+        original(registrar)
+        registrar.unstarted = unstarted
+
+    return patch(Registrar, "_settle_changes", settle)
+
+
+PLANTS: tuple[Callable[[], Undo], ...] = (
+    lease_never_ends,
+    lease_from_receipt,
+    lease_of_another_version,
+    change_answered_at_once,
+    leases_of_the_last_epoch_forgotten,
+    only_the_newest_lease_counts,
+    added_market_answered_at_once,
+)
