@@ -54,6 +54,30 @@ class HttpLimits(msgspec.Struct, frozen=True):
     backlog: int = 2048
 
 
+class Rate(msgspec.Struct, frozen=True):
+    """A token bucket.  per_s: tokens it gains a second.  burst: the most it holds."""
+
+    per_s: float
+    burst: int
+
+
+class RequestLimits(msgspec.Struct, frozen=True):
+    """How many requests one gateway takes; n gateways take up to n times as many.
+
+    key: of one API key, cancels excepted.  user: order.put_* and balance.update for one user.
+    key_cancels, user_cancels: order.cancel, which has allowances of its own, so that who has
+    used up the others can still cancel.  Beyond them: code 9.
+
+    The defaults are above what a gateway can do for a key and what a person or a market maker
+    needs, and keep one user from taking an exchange for himself.
+    """
+
+    key: Rate = Rate(100_000, 200_000)
+    key_cancels: Rate = Rate(100_000, 200_000)
+    user: Rate = Rate(5_000, 20_000)
+    user_cancels: Rate = Rate(5_000, 20_000)
+
+
 class GatewaySettings(msgspec.Struct, frozen=True):
     """What a gateway is told.
 
