@@ -12,11 +12,10 @@ from __future__ import annotations
 from excore_ray.core.commands import PutLimit, PutMarket
 from excore_ray.core.market import Market
 from excore_ray.core.orders import Side
-from excore_ray.core.reasons import Reason, Refused
+from excore_ray.core.reasons import OVERLOADED, Reason, Refused
 from excore_ray.core.shardlink import SequencerLimits
 from excore_ray.core.undecided import Undecided
 
-OVERLOADED = Refused(Reason.SERVICE_UNAVAILABLE, "the market is overloaded")
 SILENT = Refused(Reason.SERVICE_UNAVAILABLE, "the user's accounts do not answer")
 TOO_LATE = Refused(Reason.SERVICE_UNAVAILABLE, "the market could not execute it in time")
 _RESULTS_FULL = Refused(Reason.SERVICE_UNAVAILABLE, "too many fresh results")
