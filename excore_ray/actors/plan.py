@@ -42,15 +42,30 @@ class NodeSettings(msgspec.Struct, frozen=True):
 
 
 class HttpLimits(msgspec.Struct, frozen=True):
-    """connections_max: of one gateway; more are hung up on.  request_s: from the opening of a
-    connection, or the first byte of a request, to its last byte.  head_bytes_max: request line
-    and headers.  keep_alive_s: between two requests of a connection.
+    """What one gateway bears of its clients.
+
+    connections_max: beyond it the oldest goes that owes a request and was never signed, and when
+    there is none the new one is refused.  address_connections_max: of one address; behind a
+    proxy all have the same, so it stops nobody unless it is lowered.
+    head_s: from the opening of a connection, or the first byte of a request, to the end of its
+    headers.  body_s: from there to its last byte.  send_s: in which a client must take some of
+    the reply that waits for it.  keep_alive_s: between two requests of a connection.
+    head_bytes_max: request line and headers.  bodies_bytes_max: unfinished bodies of all
+    connections.  unsent_bytes_max: replies that wait to be read, of all connections.
+    pipelined_max: requests sent ahead of the answer to the first; those beyond are not read, and
+    the last answer says that the connection closes.
     """
 
-    connections_max: int = 4096
-    request_s: float = 20.0
-    head_bytes_max: int = 16 * 1024
+    connections_max: int = 8192
+    address_connections_max: int = 1_000_000
+    head_s: float = 10.0
+    body_s: float = 20.0
+    send_s: float = 10.0
     keep_alive_s: int = 75
+    head_bytes_max: int = 16 * 1024
+    bodies_bytes_max: int = 64 * 1024 * 1024
+    unsent_bytes_max: int = 256 * 1024 * 1024
+    pipelined_max: int = 16
     backlog: int = 2048
 
 
