@@ -45,11 +45,11 @@ class Caller:
         """All that comes until the connection is closed, however it is."""
         heard = bytearray()
         async with asyncio.timeout(seconds):
-            try:
-                while part := await self.reader.read(65_536):
-                    heard += part
-            except ConnectionResetError:
-                pass  # that is one way to close it
+            while not self.reader.at_eof():
+                try:
+                    heard += await self.reader.read(65_536)
+                except ConnectionResetError:
+                    break
         return bytes(heard)
 
     async def hear_reply(self) -> bytes:
@@ -116,7 +116,8 @@ def play(
             crowd = place.crowd
             await until(lambda: not len(crowd))
             assert (crowd.body_bytes, crowd.unsent_bytes) == (0, 0)
-        assert gateway.exchange.calls[:3] == ["start", "names", "close"]  # type: ignore[attr-defined]
+        calls = gateway.exchange.calls  # type: ignore[attr-defined]
+        assert calls[:3] == ["start", "names", "close"]
 
     with asyncio.Runner(loop_factory=loop) as runner:
         runner.run(main())

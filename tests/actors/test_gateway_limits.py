@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 import socket
 
 import msgspec
 import pytest
 import uvloop
 
+from api.app import KNOWN as KNOWN_TO_THE_APPLICATION
 from api.replies import ERROR_KINDS
 from excore_ray.actors import gateway_http
 from excore_ray.actors.gateway import files_for
@@ -74,6 +76,10 @@ def test_what_the_server_refuses_reads_as_what_the_application_does(name: str) -
     _, code, message = error_of(getattr(gateway_http, name))
     assert code == kind.code
     assert message.startswith(f"{kind.text}: ")
+
+
+def test_server_and_application_have_one_word_for_who_is_known() -> None:
+    assert gateway_http.KNOWN == KNOWN_TO_THE_APPLICATION
 
 
 # Deadlines.
@@ -367,8 +373,6 @@ def test_replies_that_wait_to_be_read_have_room_together() -> None:
 def test_connections_are_no_more_than_the_system_lets_files_be_open(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    import resource
-
     given: list[tuple[int, int]] = []
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (1_024, 6_000))
     monkeypatch.setattr(resource, "setrlimit", lambda kind, pair: given.append(pair))
