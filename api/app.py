@@ -135,11 +135,15 @@ async def _read_body(receive: Receive) -> bytes | Refused | None:
         size += len(part)
         if size <= BODY_BYTES_MAX:
             body += part
+        else:
+            body.clear()
         # A little more is read and dropped: cut off while it sends, a client may miss the reply.
         if size > DROPPED_BYTES_MAX:
             return _TOO_LARGE
         if not message.get("more_body", False):
             return bytes(body) if size <= BODY_BYTES_MAX else _TOO_LARGE
+        # Or a slow body would be in memory twice while the rest is awaited.
+        del message, part
         message = await receive()
     return None
 
