@@ -27,12 +27,14 @@ from api.params import shown
 from api.ports import Exchange, Settings
 from api.replies import SUCCESS
 from api.rpc import encode_single, internal_error, respond
+from api.turnstile import Turnstile
 from excore_ray.core.reasons import Reason, Refused
 
 RPC_PATHS = ("/", "/v3sign/")
 BODY_BYTES_MAX = 1 << 20
 DROPPED_BYTES_MAX = 4 * BODY_BYTES_MAX
 _TOO_LARGE = Refused(Reason.INVALID_ARGUMENT, f"body: over {BODY_BYTES_MAX} bytes")
+_OVERLOADED = Refused(Reason.SERVICE_UNAVAILABLE, "too many requests at this gateway")
 _NO_CATALOG = Refused(Reason.SERVICE_UNAVAILABLE, "no valid copy of the catalog")
 _TOO_LARGE_STATUS, _TOO_MANY_STATUS, _NOT_FOUND_STATUS = 413, 429, 404
 KNOWN = "known"  # in a request's state: its caller has shown who he is
@@ -73,6 +75,7 @@ class _Rpc:
         self._exchange = exchange
         self._auth = auth
         self._allowance = allowance
+        self._turnstile = Turnstile(allowance.clock_ns)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await _read_body(receive)
@@ -82,6 +85,10 @@ class _Rpc:
             # Its end may not have been read, so nothing can follow it on this connection.
             _, reply = encode_single(body, None)
             await _send(send, _TOO_LARGE_STATUS, reply, _CLOSE)
+            return
+        if not self._turnstile.free() and not await self._turnstile.wait(len(body)):
+            status, reply = encode_single(_OVERLOADED, None)
+            await _send(send, status, reply)
             return
         extra: tuple[Header, ...] = ()
         try:

@@ -50,7 +50,7 @@ class RouterLimits(msgspec.Struct, frozen=True):
     resend_us: int = 3_000_000
     batch_max: int = 1_000
     follow_min: int = 250
-    waiting_max: int = 20_000
+    waiting_max: int = 10_000
 
 
 Deliver = Callable[[int, Answer], None]  # told the place that was named when asking

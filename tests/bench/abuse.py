@@ -24,7 +24,16 @@ import psutil
 import uvloop
 
 from tests.bench.arrivals import Arrivals, Plan, Told
-from tests.bench.http import PARTS, Server, exchange_on, in_process, order, prepare, requests_of
+from tests.bench.http import (
+    PARTS,
+    USERS,
+    Server,
+    exchange_on,
+    in_process,
+    order,
+    prepare,
+    requests_of,
+)
 
 FILES = 20_000
 HONEST_CONNECTIONS = 16
@@ -65,18 +74,31 @@ def grown(before: dict[str, float], after: dict[str, float]) -> str:
 
 
 def share(server: Server, before: dict[str, float], seconds: float) -> str:
-    """How much of one processor the gateway has used since cpu() gave `before`."""
-    return f"gateway {(server.cpu()['gateway'] - before['gateway']) / seconds:4.0%} of a CPU"
+    """How much of one processor the parts have used since cpu() gave `before`."""
+    after = server.cpu()
+    parts = ("gateway", "market", "ledger", "archive")
+    return "CPU " + " ".join(
+        f"{part} {(after[part] - before.get(part, 0.0)) / seconds:.0%}" for part in parts
+    )
 
 
 def prepared(server: Server, batch: int) -> list[bytes]:
-    """Signed requests of so many orders; without a TIMESTAMP, so that they may be sent often."""
+    """Signed requests of so many orders; without a TIMESTAMP, so that they may be sent often.
+
+    One in a hundred cancels all of a user's, so that the book stays as it is.
+    """
     chance = random.Random(batch)
     bodies = []
     for _ in range(max(200, PREPARED // batch)):
-        orders = [order(chance) for _ in range(batch)]
+        orders = [cancel(chance) if chance.random() < 0.01 else order(chance) for _ in range(batch)]
         bodies.append(json.dumps(orders if batch > 1 else orders[0]).encode())
     return requests_of(server, bodies)
+
+
+def cancel(chance: random.Random) -> dict[str, Any]:
+    """All of a user's orders."""
+    params = [chance.randint(1, USERS), "M0"]
+    return {"id": chance.randrange(10**9), "method": "order.cancel", "params": params}
 
 
 def honest(server: Server, requests: Sequence[bytes], rate: float, seconds: float) -> Told:
@@ -196,24 +218,27 @@ def overload(server: Server, batch: int, times: float, seconds: float) -> None:
     """What `times` as many orders as can be executed do."""
     requests = prepared(server, batch)
     closed = in_process(server.port, requests[: 5_000 // batch + 100], 64)  # warm
+    warm = server.cpu()
     count = int(6 * len(closed.latencies) / closed.seconds)
     many = (requests * (count // len(requests) + 1))[:count]
     outcome = in_process(server.port, many, 64)
     peak = batch * count / outcome.seconds
     what = f"batches of {batch}" if batch > 1 else "single orders"
-    print(f"peak, 64 connections, {what}: {peak:,.0f}/s", flush=True)
+    used = share(server, warm, outcome.seconds)
+    print(f"peak, 64 connections, {what}: {peak:,.0f}/s  {used}", flush=True)
     rate = peak / batch / 20
     normal = honest(server, requests, rate, 5)
     show("a twentieth of it", normal)
     before_mb = memory(server)
     connections = 2_000 if batch == 1 else 600
     plan = Plan(server.port, times * peak / batch, seconds, connections)
+    used_before = server.cpu()
     arrivals, began = Arrivals(plan, requests), time.monotonic()
     looks: list[tuple[float, dict[str, float]]] = []
     while not arrivals.done(1.0):
         looks.append((time.monotonic() - began, memory(server)))
     told = arrivals.result()
-    show(f"{times:g} times the peak", told)
+    show(f"{times:g} times the peak", told, share(server, used_before, seconds))
     half = [mb for at, mb in looks if at > seconds / 2] or [memory(server)]
     print(f"    MB until half: {grown(before_mb, half[0])}; in the second: ", end="")
     print(grown(half[0], half[-1]))
