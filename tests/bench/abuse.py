@@ -239,9 +239,12 @@ def overload(server: Server, batch: int, times: float, seconds: float) -> None:
         looks.append((time.monotonic() - began, memory(server)))
     told = arrivals.result()
     show(f"{times:g} times the peak", told, share(server, used_before, seconds))
-    half = [mb for at, mb in looks if at > seconds / 2] or [memory(server)]
-    print(f"    MB until half: {grown(before_mb, half[0])}; in the second: ", end="")
-    print(grown(half[0], half[-1]))
+    # Results are kept for 20 s: only then can memory stand still.
+    for part in range(4):
+        some = [mb for at, mb in looks if part * seconds / 4 <= at < (part + 1) * seconds / 4]
+        if some:
+            print(f"    MB in quarter {part + 1}: {grown(some[0], some[-1])}")
+    print(f"    MB in all: {grown(before_mb, looks[-1][1])}")
     ended = time.monotonic()
     after = honest(server, requests, rate, 2)
     for _ in range(15):
