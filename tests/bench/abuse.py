@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import multiprocessing
 import random
@@ -85,20 +86,22 @@ def share(server: Server, before: dict[str, float], seconds: float) -> str:
 def prepared(server: Server, batch: int) -> list[bytes]:
     """Signed requests of so many orders; without a TIMESTAMP, so that they may be sent often.
 
-    One in a hundred cancels all of a user's, so that the book stays as it is.
+    One in twenty cancels all of the next user's, so that the book stays as it is.
     """
     chance = random.Random(batch)
+    users = itertools.cycle(range(1, USERS + 1))
     bodies = []
     for _ in range(max(200, PREPARED // batch)):
-        orders = [cancel(chance) if chance.random() < 0.01 else order(chance) for _ in range(batch)]
+        orders = [
+            cancel(next(users)) if chance.random() < 0.05 else order(chance) for _ in range(batch)
+        ]
         bodies.append(json.dumps(orders if batch > 1 else orders[0]).encode())
     return requests_of(server, bodies)
 
 
-def cancel(chance: random.Random) -> dict[str, Any]:
+def cancel(user: int) -> dict[str, Any]:
     """All of a user's orders."""
-    params = [chance.randint(1, USERS), "M0"]
-    return {"id": chance.randrange(10**9), "method": "order.cancel", "params": params}
+    return {"id": user, "method": "order.cancel", "params": [user, "M0"]}
 
 
 def honest(server: Server, requests: Sequence[bytes], rate: float, seconds: float) -> Told:
