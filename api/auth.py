@@ -55,7 +55,7 @@ def authenticate(
     if not genuine or credential is _NOBODY:
         return AUTHENTICATION_FAILED
     if stamp is None:
-        return Caller(credential.scopes)
+        return Caller(credential.scopes, key=credential.key)
     # Only who has the secret gets this far, and may be told more.
     if _TIMESTAMP.fullmatch(stamp) is None:
         detail = "TIMESTAMP is not milliseconds since the epoch"
@@ -64,7 +64,7 @@ def authenticate(
     if abs(now_ms - stamp_ms) > SKEW_MAX_MS:
         detail = f"TIMESTAMP is {abs(now_ms - stamp_ms)} ms from the server's clock"
         return Refused(Reason.AUTHENTICATION_FAILED, detail)
-    return Caller(credential.scopes, b"%b\n%b\n" % (key, sign), stamp_ms)
+    return Caller(credential.scopes, b"%b\n%b\n" % (key, sign), stamp_ms, credential.key)
 
 
 def signature(secret: str, signed: bytes) -> bytes:

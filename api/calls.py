@@ -28,11 +28,13 @@ class Caller(msgspec.Struct, frozen=True):
 
     scopes: bits of `catalog.Scope`.  origin: what all request ids of this HTTP request are made
     from, empty when it had no TIMESTAMP.  stamp_ms: the TIMESTAMP, 0 when it had none.
+    key: the API key, empty where requests are not signed.
     """
 
     scopes: int
     origin: bytes = b""
     stamp_ms: int = 0
+    key: str = ""
 
 
 class Call(msgspec.Struct):

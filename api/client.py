@@ -32,6 +32,7 @@ from excore_ray.core.reasons import Reason
 DEADLINE_MAX_S = 25.0  # a signature is refused once it is 30 s old, and its fate stays unknown
 _UNAVAILABLE = ERROR_KINDS[Reason.SERVICE_UNAVAILABLE].code
 _TIMEOUT = ERROR_KINDS[Reason.SERVICE_TIMEOUT].code
+_TOO_MANY = ERROR_KINDS[Reason.TOO_MANY_REQUESTS].code
 _PAUSE_FIRST_S, _PAUSE_MAX_S = 0.05, 1.0
 _decode = msgspec.json.Decoder(Reply | list[Reply]).decode
 
@@ -124,6 +125,7 @@ class Client:
         repeatable = bool(self._key) or all(_only_reads(one.method) for one in envelopes)
         until = time.monotonic() + self._deadline_s
         pause_s = _PAUSE_FIRST_S
+        unknown = False  # whether an earlier attempt may have been executed
         while True:
             remaining_s = until - time.monotonic()
             timeout_s = min(remaining_s, self._attempt_s) if repeatable else remaining_s
@@ -133,15 +135,23 @@ class Client:
                     self._url, content=body, headers=headers, timeout=timeout_s
                 )
                 outcome = _replies_of(response.content, envelopes)
-                again = _may_ask_again(outcome, repeatable)
+                codes = {reply.error.code for reply in outcome if reply.error is not None}
+                # Said of the attempt that was turned away, and nothing of the one before it.
+                turned_away = unknown and _TOO_MANY in codes
+                again = turned_away or _may_ask_again(codes, len(outcome), repeatable)
+                unknown = unknown or _TIMEOUT in codes
+                if turned_away:
+                    outcome = NoAnswer(f"{_TOO_MANY}: too many requests, after no answer")
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
                 outcome, again = error, True
             except (httpx.TransportError, msgspec.MsgspecError, UnicodeDecodeError) as error:
-                outcome, again = error, repeatable
+                outcome, again, unknown = error, repeatable, True
             if not again or time.monotonic() + pause_s >= until:
                 break
             time.sleep(pause_s * random.uniform(0.5, 1.0))
             pause_s = min(2 * pause_s, _PAUSE_MAX_S)
+        if isinstance(outcome, NoAnswer):
+            raise outcome
         if isinstance(outcome, Exception):
             raise NoAnswer(f"{type(outcome).__name__}: {outcome}") from outcome
         if outcome[0].id is None:  # refused as a whole: each request has an id of its own
@@ -175,12 +185,11 @@ def _replies_of(content: bytes, envelopes: list[Envelope]) -> list[Reply]:
     raise msgspec.ValidationError("the reply belongs to another request")
 
 
-def _may_ask_again(replies: list[Reply], repeatable: bool) -> bool:
-    codes = {reply.error.code for reply in replies if reply.error is not None}
+def _may_ask_again(codes: set[int], count: int, repeatable: bool) -> bool:
     if repeatable:
         return bool(codes & {_UNAVAILABLE, _TIMEOUT})
     # Of several, those that were done would be done a second time.
-    return len(replies) == 1 and codes == {_UNAVAILABLE}
+    return count == 1 and codes == {_UNAVAILABLE}
 
 
 def _error_of(reply: Reply) -> ExcoreRpcError:

@@ -63,10 +63,53 @@ class Exchange(Protocol):
         ...
 
 
+class Rate(Protocol):
+    """A token bucket."""
+
+    @property
+    def per_s(self) -> float:
+        """Tokens it gains a second, above 0."""
+        ...
+
+    @property
+    def burst(self) -> int:
+        """The most tokens it holds, at least 1."""
+        ...
+
+
+class Limits(Protocol):
+    """How many requests are taken."""
+
+    @property
+    def key(self) -> Rate:
+        """Of one API key, cancels excepted."""
+        ...
+
+    @property
+    def key_cancels(self) -> Rate:
+        """Cancels of one API key."""
+        ...
+
+    @property
+    def user(self) -> Rate:
+        """For one user whom they act for, cancels excepted."""
+        ...
+
+    @property
+    def user_cancels(self) -> Rate:
+        """Cancels for one user."""
+        ...
+
+
 class Settings(Protocol):
     """What the RPC layer must be told."""
 
     @property
     def auth(self) -> bool:
         """Whether requests must be signed; without, everybody has all scopes."""
+        ...
+
+    @property
+    def limits(self) -> Limits:
+        """How many requests are taken of each key and user."""
         ...

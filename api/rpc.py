@@ -2,6 +2,7 @@
 
 Separate from HTTP and from the methods: it knows the shape of a request and nothing else.
 
+Each request of a batch draws on the caller's allowance by itself, before it is looked at.
 A body is refused as a whole when it is no JSON, has a key twice in one object or too many parts,
 or is a batch of none or too many.  An item of a batch that is no request is refused by itself.
 The id of what is refused is echoed when it is an integer of 64 bits, and null otherwise.
@@ -17,6 +18,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from api.allowance import ACTING, Purse
 from api.calls import Call, Caller, Issue, Result
 from api.keys import names_of
 from api.methods import METHODS, Barrier, InOrder, Method
@@ -137,14 +139,16 @@ def _broken(request_id: int | None, detail: str) -> Broken:
     return Broken(request_id, Refused(Reason.INVALID_ARGUMENT, detail))
 
 
-async def respond(exchange: Exchange, caller: Caller, body: bytes) -> tuple[int, bytes]:
-    """HTTP status and body of the reply to `body`, which `caller` sent."""
+async def respond(
+    exchange: Exchange, caller: Caller, purse: Purse, body: bytes
+) -> tuple[int, bytes]:
+    """HTTP status and body of the reply to `body`, which `caller` sent and `purse` pays for."""
     parsed = parse(body)
     if not isinstance(parsed, list):
-        [result] = await _run(exchange, caller, [parsed])
+        [result] = await _run(exchange, caller, purse, [parsed])
         return encode_single(result, parsed.id)
     ids = [item.id for item in parsed]
-    results = await _run(exchange, caller, parsed)
+    results = await _run(exchange, caller, purse, parsed)
     pairs = zip(results, ids, strict=True)
     return _OK, _encode([reply_of(result, request_id) for result, request_id in pairs])
 
@@ -162,7 +166,9 @@ def internal_error(doing: str) -> Refused:
     return Refused(Reason.INTERNAL_ERROR, f"reference {reference}")
 
 
-async def _run(exchange: Exchange, caller: Caller, items: list[Envelope | Broken]) -> list[Result]:
+async def _run(
+    exchange: Exchange, caller: Caller, purse: Purse, items: list[Envelope | Broken]
+) -> list[Result]:
     """The results of a batch, in its order.  `items` is used up.
 
     Puts and cancels that follow each other are asked together, so that they reach a market in
@@ -175,7 +181,7 @@ async def _run(exchange: Exchange, caller: Caller, items: list[Envelope | Broken
     # its memory, still in the processor's caches, serves the next.
     items.reverse()
     for index in range(len(items)):
-        checked = _checked(caller, items.pop())
+        checked = _checked(caller, purse, items.pop())
         if isinstance(checked, Refused):
             results[index] = checked
             continue
@@ -204,10 +210,14 @@ async def _run(exchange: Exchange, caller: Caller, items: list[Envelope | Broken
     return results
 
 
-def _checked(caller: Caller, item: Envelope | Broken) -> tuple[Method, list[Any]] | Refused:
+def _checked(
+    caller: Caller, purse: Purse, item: Envelope | Broken
+) -> tuple[Method, list[Any]] | Refused:
     if type(item) is Broken:
-        return item.refused
+        return purse.draw("") or item.refused
     assert type(item) is Envelope
+    if refused := purse.draw(item.method):
+        return refused
     method = METHODS.get(item.method)
     if method is None:
         return Refused(Reason.METHOD_NOT_FOUND, shown(item.method))
@@ -215,7 +225,11 @@ def _checked(caller: Caller, item: Envelope | Broken) -> tuple[Method, list[Any]
         detail = f"the key lacks the scope {names_of(method.scope)[0]}"
         return Refused(Reason.SCOPE_MISSING, detail)
     params = method.signature.check(item.params)
-    return params if isinstance(params, Refused) else (method, params)
+    if isinstance(params, Refused):
+        return params
+    if item.method in ACTING and (refused := purse.draw_user(item.method, params[0])):
+        return refused
+    return method, params
 
 
 async def _open(exchange: Exchange, caller: Caller) -> Call | Refused:

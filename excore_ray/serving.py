@@ -20,7 +20,7 @@ import msgspec
 
 from excore_ray.actors.clock import SteadyClock
 from excore_ray.actors.cluster import Cluster, start
-from excore_ray.actors.plan import ClusterSettings, GatewaySettings, NodeSettings
+from excore_ray.actors.plan import ClusterSettings, GatewaySettings, NodeSettings, RequestLimits
 from excore_ray.core.catalog import Scope
 from excore_ray.core.commands import AddKey
 from excore_ray.core.messages import AskKeys, Keys
@@ -33,9 +33,13 @@ _STOP_PATIENCE_S = 15.0
 
 
 class ApiSettings(msgspec.Struct, frozen=True):
-    """What the HTTP application is told.  auth: whether requests must be signed."""
+    """What the HTTP application is told.  auth: whether requests must be signed.
+
+    limits: how many requests it takes of each key and user.
+    """
 
     auth: bool
+    limits: RequestLimits
 
 
 class Credential(NamedTuple):
@@ -155,7 +159,7 @@ def _plan(settings: Settings, places: Places) -> ClusterSettings:
     )
     gateway = GatewaySettings(
         application="api.app:create_app",
-        application_settings=ApiSettings(settings.auth),
+        application_settings=ApiSettings(settings.auth, settings.limits),
         host=settings.host,
         port=settings.port,
         limits=settings.http,

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from excore_ray.actors.compactor import CompactorSettings
-from excore_ray.actors.plan import HttpLimits, LakeSettings
+from excore_ray.actors.plan import HttpLimits, LakeSettings, RequestLimits
 from excore_ray.actors.shell import ShellSettings
 from excore_ray.core.custodian import CustodianLimits
 from excore_ray.core.shardlink import SequencerLimits
@@ -43,6 +43,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     api_key, api_secret: the first admin credential; never from the file, which is read by many.
     kill_after_s: how long a predecessor that still holds a journal is waited for.
     market, ledger, http, compactor, lake, shell: the limits of each part, tables of the file.
+    limits: how many requests are taken of each key and user, tables of two numbers, as in
+    `[limits.user]` with `per_s` and `burst`.
     """
 
     host: str = "127.0.0.1"
@@ -58,6 +60,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     market: SequencerLimits = SequencerLimits()
     ledger: CustodianLimits = CustodianLimits()
     http: HttpLimits = HttpLimits()
+    limits: RequestLimits = RequestLimits()
     compactor: CompactorSettings = CompactorSettings()
     lake: LakeSettings = LakeSettings()
     shell: ShellSettings = ShellSettings()

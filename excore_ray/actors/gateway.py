@@ -11,19 +11,23 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
+import resource
 import socket
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import msgspec
 import uvicorn
 
 from excore_ray.actors.clock import Clock
-from excore_ray.actors.gateway_http import guarded
-from excore_ray.actors.plan import GatewaySettings
+from excore_ray.actors.gateway_http import LINGERING_MAX, guarded
+from excore_ray.actors.plan import GatewaySettings, HttpLimits
 from excore_ray.actors.wiring import Wiring
 from excore_ray.errors import SettingsError
 
 logger = logging.getLogger(__name__)
+
+_FILES_SPARE = 1_000  # for everything that is no client
 
 
 class Facade(Protocol):
@@ -49,21 +53,23 @@ class Gateway:
         self.exchange: Facade = load(settings.exchange)(wiring, clock)
         self.task: asyncio.Task[None] | None = None
         self._settings = settings
+        limits = files_for(settings.limits)
         application = load(settings.application)(self.exchange, settings.application_settings)
         # Every request of a stranger that is no HTTP would be a line otherwise.
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
         self._server = uvicorn.Server(
             uvicorn.Config(
                 application,
-                http=guarded(settings.limits),
+                http=guarded(limits),
+                ws="none",  # it would leave the guarded protocol
                 interface="asgi3",
                 lifespan="off",
                 log_config=None,
                 access_log=False,
                 proxy_headers=False,
                 server_header=False,
-                backlog=settings.limits.backlog,
-                timeout_keep_alive=settings.limits.keep_alive_s,
+                backlog=limits.backlog,
+                timeout_keep_alive=limits.keep_alive_s,
             )
         )
 
@@ -83,6 +89,31 @@ class Gateway:
         self._server.should_exit = True
         await asyncio.wait([self.task])
         await self.exchange.close(patience_s)
+
+
+def files_for(limits: HttpLimits) -> HttpLimits:
+    """See to it that so many connections can be open; the limits that the system allows.
+
+    Without a file to accept with, a server can do nothing for anybody.
+    """
+    most = limits.connections_max
+    # A whole backlog may be accepted before the first of those it replaces is gone.
+    beside = _FILES_SPARE + limits.backlog + LINGERING_MAX
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= most + beside:
+        return limits
+    soft = most + beside if hard == resource.RLIM_INFINITY else min(hard, most + beside)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    fitting = max(1, soft - beside)
+    if fitting >= most:
+        return limits
+    logger.warning(
+        "%d files may be open, so at most %d connections, not %d: raise the limit of open files",
+        soft,
+        fitting,
+        most,
+    )
+    return msgspec.structs.replace(limits, connections_max=fitting)
 
 
 def load(reference: str) -> Callable[..., Any]:

@@ -1,21 +1,30 @@
-"""Guarded HTTP: uvicorn's protocol with a bound on how long and how large a request may get.
+"""Guarded HTTP: uvicorn's protocol with a bound on how long and how large everything may get.
 
-Separate because uvicorn itself lets a silent or half-sent request stay for ever and takes a
-header of any size.  The size of a body is the application's to bound, for it answers for it.
-It must not know what a request asks.
+Separate because uvicorn itself lets a silent or half-sent request stay for ever, takes a header
+of any size, parses any number of requests in advance, and waits for ever for a client to read.
+The size of a body is the application's to bound, for it answers for it.  It must not know what
+a request asks; the application tells, in the `state` of a request, whether its caller is known.
 
-Source: client_header_timeout, client_body_timeout and large_client_header_buffers of nginx.
+Source: client_header_timeout, client_body_timeout, send_timeout, reset_timedout_connection and
+large_client_header_buffers of nginx.
 """
 
 from __future__ import annotations
 
 import asyncio
 import enum
+from http import HTTPStatus
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from excore_ray.actors.gateway_crowd import Crowd
 from excore_ray.actors.plan import HttpLimits
+
+KNOWN = "known"  # what the application sets in `state` when its caller has shown who he is
+LINGERING_MAX = 256  # who were refused and may have another moment to read why
+LINGER_S = 1.0
+SEND_BYTES_MIN = 65_536  # who takes less of a reply within send_s does not read
 
 
 class _Phase(enum.Enum):
@@ -26,55 +35,130 @@ class _Phase(enum.Enum):
     BODY = 2
 
 
-class HeadTooLarge(Exception):
-    """Raised inside the parser, which answers 400 and closes."""
+class _Unwanted(Exception):
+    """Raised inside the parser, to have it stop."""
+
+
+def refusal(status: HTTPStatus, code: int, message: str) -> bytes:
+    """A whole reply with an error object of the RPC, after which the connection is closed."""
+    body = b'{"error":{"code":%d,"message":"%b"},"result":null,"id":null}' % (
+        code,
+        message.encode(),
+    )
+    again = "retry-after: 1\r\n" if status == HTTPStatus.SERVICE_UNAVAILABLE else ""
+    head = (
+        f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/json\r\n"
+        f"content-length: {len(body)}\r\n{again}connection: close\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+TOO_MANY = refusal(
+    HTTPStatus.SERVICE_UNAVAILABLE, 3, "service unavailable: too many connections are open"
+)
+TOO_MUCH = refusal(
+    HTTPStatus.SERVICE_UNAVAILABLE, 3, "service unavailable: too many large requests arrive"
+)
+NO_HTTP = refusal(HTTPStatus.BAD_REQUEST, 1, "invalid argument: request: not HTTP")
+HEAD_TOO_LARGE = refusal(
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, 1, "invalid argument: headers: too large"
+)
+TOO_SLOW = refusal(HTTPStatus.REQUEST_TIMEOUT, 1, "invalid argument: request: sent too slowly")
 
 
 class GuardedProtocol(HttpToolsProtocol):
     """One HTTP connection.  Made by uvicorn, of the class that guarded() returns."""
 
     limits = HttpLimits()
+    crowd = Crowd(limits)
+    lingering: set[GuardedProtocol]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.standing: dict[str, Any] = {}  # the `state` of all its requests
+        self._running: Any = None  # the request that the application is at, or was at last
         self._phase = _Phase.NOTHING
+        self._requests = 0
         self._head_bytes = 0
+        self._body_bytes = 0  # of an unfinished body
         self._chunk_is_large = False
+        self._deaf = False  # whatever still comes is not for us
+        self._fault = NO_HTTP  # what to answer when the parser stops
         self._deadline: asyncio.TimerHandle | None = None
+        self._deadline_of = (0, _Phase.NOTHING)  # number and phase of the request it was set for
+        self._sending: asyncio.TimerHandle | None = None  # looks whether the client reads
+        self._unsent_bytes = 0  # when it last looked
+        self._unsent_counted = 0  # of it, in the crowd's sum
+
+    # The connection.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Called by the transport once."""
         super().connection_made(transport)
-        if len(self.connections) > self.limits.connections_max:
-            transport.abort()
+        peer: Any = self.client
+        address = peer[0] if peer else ""
+        if self.crowd.enter(self, address):
+            self._keep_deadline()
+        elif len(self.lingering) < LINGERING_MAX:
+            self._linger(TOO_MANY)
         else:
-            self._set_deadline()
+            transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the transport once, at the end."""
+        self.crowd.leave(self)
+        self.lingering.discard(self)
+        self._drop_body()
         self._clear_deadline()
+        self._stop_watching()
+        if self._running is not None:
+            self._running.disconnected = True
         super().connection_lost(exc)
+
+    def throw_out(self) -> None:
+        """End it now: part of being a Guest."""
+        self._drop_body()
+        self.transport.abort()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Called after keep_alive_s without a request."""
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()  # it waits for the last reply to be read
+        else:
+            super().timeout_keep_alive_handler()
+
+    # What comes.
 
     def data_received(self, data: bytes) -> None:
         """Called by the transport."""
+        if self._deaf:
+            return
         if self._phase is _Phase.HEAD:
             self._head_bytes += len(data)
         # A head that came in small pieces is small, so most are never measured.
         self._chunk_is_large = len(data) > self.limits.head_bytes_max
         super().data_received(data)
         if self._phase is _Phase.NOTHING:
-            if self._deadline is not None:
+            if self._owes():
                 self._clear_deadline()
-            return
-        if self._phase is _Phase.HEAD and self._head_bytes > self.limits.head_bytes_max:
-            self.transport.abort()
-        elif self._deadline is None:
-            self._set_deadline()
+            elif not self._deaf:
+                self._keep_deadline()  # blank lines before a request are no request
+        elif self._phase is _Phase.HEAD and self._head_bytes > self.limits.head_bytes_max:
+            self._refuse(HEAD_TOO_LARGE)
+        else:
+            self._keep_deadline()
 
     def on_message_begin(self) -> None:
         """Called by the parser."""
+        if len(self.pipeline) >= self.limits.pipelined_max:
+            # Those before it are answered; the last says that nothing follows.
+            self.cycle.keep_alive = False
+            self._deaf = True
+            raise _Unwanted
         super().on_message_begin()
+        self.scope["state"] = self.standing
         self._phase = _Phase.HEAD
+        self._requests += 1
         self._head_bytes = 0
 
     def on_headers_complete(self) -> None:
@@ -82,22 +166,107 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._chunk_is_large or self._head_bytes > self.limits.head_bytes_max:
             size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
             if size > self.limits.head_bytes_max:
-                raise HeadTooLarge(f"{size} bytes")
+                self._fault = HEAD_TOO_LARGE
+                raise _Unwanted
         self._phase = _Phase.BODY
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Called by the parser."""
+        if self._deaf:
+            return
+        self._body_bytes += len(body)
+        if not self.crowd.hold(self, len(body), self._body_bytes):
+            self._fault = TOO_MUCH
+            raise _Unwanted
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Called by the parser."""
         self._phase = _Phase.NOTHING
+        self._drop_body()
+        self.crowd.clear(self)
         super().on_message_complete()
 
-    def handle_websocket_upgrade(self) -> None:
-        """Called when the rest of the connection is another protocol's."""
-        self._phase = _Phase.NOTHING
-        super().handle_websocket_upgrade()
+    def send_400_response(self, msg: str) -> None:
+        """Called when the parser has stopped."""
+        if not self._deaf:
+            self._refuse(self._fault)
 
-    def _set_deadline(self) -> None:
-        self._deadline = self.loop.call_later(self.limits.request_s, self._too_slow)
+    # What goes.
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def on_response_complete(self) -> None:
+        """Called when a whole reply was handed over."""
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._watch()
+        elif not self.pipeline and not self.standing.get(KNOWN):
+            self.crowd.doubt(self)
+
+    def pause_writing(self) -> None:
+        """Called by the transport when much waits to be read by the client."""
+        super().pause_writing()
+        self._watch()
+        if self.crowd.unsent_bytes > self.limits.unsent_bytes_max:
+            self.transport.abort()
+
+    def resume_writing(self) -> None:
+        """Called by the transport when little does."""
+        self._stop_watching()
+        super().resume_writing()
+
+    # Parts of it.
+
+    def _owes(self) -> bool:
+        """Whether there are requests to answer, whole ones or not."""
+        return self._running is not None and not self._running.response_complete
+
+    def _refuse(self, reply: bytes) -> None:
+        """Answer what is awaited with a refusal and close, once what came before is answered."""
+        self._clear_deadline()
+        part: Any = self.cycle if self._phase is _Phase.BODY else None
+        if self.pipeline and self.pipeline[0][0] is part:
+            self.pipeline.popleft()  # the newest: its end will never come
+        last = self.pipeline[0][0] if self.pipeline else self._running
+        if self._owes() and last is not part:
+            last.keep_alive = False
+            self._deaf = True
+        elif part is not None and part.response_started:
+            self.transport.abort()
+        elif not self.transport.is_closing():
+            self._linger(reply)
+
+    def _linger(self, reply: bytes) -> None:
+        """Say it, and give the client a moment to read it: closed at once, it may be lost."""
+        self._deaf = True
+        self._phase = _Phase.NOTHING
+        self.crowd.leave(self)
+        self._drop_body()
+        if self._running is not None:
+            self._running.disconnected = True
+            self._running.message_event.set()
+        self.lingering.add(self)
+        self.transport.write(reply)
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self._clear_deadline()
+        self._deadline = self.loop.call_later(LINGER_S, self.transport.abort)
+
+    def _keep_deadline(self) -> None:
+        """Have a deadline for the part of a request that is awaited."""
+        part = (self._requests, self._phase)
+        if self._deadline is not None:
+            if self._deadline_of == part:
+                return
+            self._deadline.cancel()
+        self._deadline_of = part
+        limits = self.limits
+        seconds = limits.body_s if self._phase is _Phase.BODY else limits.head_s
+        self._deadline = self.loop.call_later(seconds, self._too_slow)
 
     def _clear_deadline(self) -> None:
         if self._deadline is not None:
@@ -105,12 +274,42 @@ class GuardedProtocol(HttpToolsProtocol):
             self._deadline = None
 
     def _too_slow(self) -> None:
+        self._deadline = None
         if self.flow.read_paused:  # it is we who do not read
-            self._set_deadline()
+            self._keep_deadline()
+        elif self._phase is _Phase.NOTHING:
+            self.transport.abort()  # it has said nothing to answer to
         else:
+            self._refuse(TOO_SLOW)
+
+    def _drop_body(self) -> None:
+        self.crowd.body_bytes -= self._body_bytes
+        self._body_bytes = 0
+
+    def _watch(self) -> None:
+        """See to it that the client reads what waits for it."""
+        if self._sending is None and (unsent := self.transport.get_write_buffer_size()):
+            self._unsent_bytes = self._unsent_counted = unsent
+            self.crowd.unsent_bytes += unsent
+            self._sending = self.loop.call_later(self.limits.send_s, self._look)
+
+    def _look(self) -> None:
+        unsent = self.transport.get_write_buffer_size()
+        if unsent and unsent > self._unsent_bytes - SEND_BYTES_MIN:
             self.transport.abort()
+            return
+        self._stop_watching()
+        self._watch()
+
+    def _stop_watching(self) -> None:
+        if self._sending is not None:
+            self._sending.cancel()
+            self._sending = None
+            self.crowd.unsent_bytes -= self._unsent_counted
+            self._unsent_counted = 0
 
 
 def guarded(limits: HttpLimits) -> type[GuardedProtocol]:
-    """The protocol class with these limits, as uvicorn wants to be given it."""
-    return type("GuardedProtocol", (GuardedProtocol,), {"limits": limits})
+    """The protocol class of one gateway with these limits, as uvicorn wants to be given it."""
+    own = {"limits": limits, "crowd": Crowd(limits), "lingering": set()}
+    return type("GuardedProtocol", (GuardedProtocol,), own)

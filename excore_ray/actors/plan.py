@@ -42,16 +42,55 @@ class NodeSettings(msgspec.Struct, frozen=True):
 
 
 class HttpLimits(msgspec.Struct, frozen=True):
-    """connections_max: of one gateway; more are hung up on.  request_s: from the opening of a
-    connection, or the first byte of a request, to its last byte.  head_bytes_max: request line
-    and headers.  keep_alive_s: between two requests of a connection.
+    """What one gateway bears of its clients.
+
+    connections_max: beyond it the oldest goes that owes a request and was never signed, and when
+    there is none the new one is refused.  address_connections_max: of one address; behind a
+    proxy all have the same, so it stops nobody unless it is lowered.
+    head_s: from the opening of a connection, or the first byte of a request, to the end of its
+    headers.  body_s: from there to its last byte.  send_s: in which a client must take some of
+    the reply that waits for it.  keep_alive_s: between two requests of a connection.
+    head_bytes_max: request line and headers.  bodies_bytes_max: unfinished bodies of all
+    connections.  unsent_bytes_max: replies that wait to be read, of all connections.
+    pipelined_max: requests sent ahead of the answer to the first; those beyond are not read, and
+    the last answer says that the connection closes.
     """
 
-    connections_max: int = 4096
-    request_s: float = 20.0
-    head_bytes_max: int = 16 * 1024
+    connections_max: int = 8192
+    address_connections_max: int = 1_000_000
+    head_s: float = 10.0
+    body_s: float = 20.0
+    send_s: float = 10.0
     keep_alive_s: int = 75
+    head_bytes_max: int = 16 * 1024
+    bodies_bytes_max: int = 32 * 1024 * 1024
+    unsent_bytes_max: int = 256 * 1024 * 1024
+    pipelined_max: int = 16
     backlog: int = 2048
+
+
+class Rate(msgspec.Struct, frozen=True):
+    """A token bucket.  per_s: tokens it gains a second.  burst: the most it holds."""
+
+    per_s: float
+    burst: int
+
+
+class RequestLimits(msgspec.Struct, frozen=True):
+    """How many requests one gateway takes; n gateways take up to n times as many.
+
+    key: of one API key, cancels excepted.  user: order.put_* and balance.update for one user.
+    key_cancels, user_cancels: order.cancel, which has allowances of its own, so that who has
+    used up the others can still cancel.  Beyond them: code 9.
+
+    The defaults are above what a gateway can do for a key and what a person or a market maker
+    needs, and keep one user from taking an exchange for himself.
+    """
+
+    key: Rate = Rate(100_000, 200_000)
+    key_cancels: Rate = Rate(100_000, 200_000)
+    user: Rate = Rate(5_000, 20_000)
+    user_cancels: Rate = Rate(5_000, 20_000)
 
 
 class GatewaySettings(msgspec.Struct, frozen=True):

@@ -48,3 +48,7 @@ class Refused(msgspec.Struct, frozen=True, array_like=True, tag="no", gc=False):
 
     reason: Reason
     detail: str = ""
+
+
+# Said by an actor that takes in no more; a gateway that hears it sends less.
+OVERLOADED = Refused(Reason.SERVICE_UNAVAILABLE, "the market is overloaded")

@@ -7,6 +7,11 @@ Requests gather while the last batch is on its way; a batch is on its way until 
 taken it in.  A second one may follow when it would be large, so that a busy actor has it when it
 is done with the first.  A refusal is believed only from the newest epoch the request was sent
 to: an older incarnation does not know what a newer one has done with it.
+
+What may wait at an actor is bounded by a number and by time: an actor that had two seconds of
+work before it for a whole second is at its capacity, and no more is then taken than it answers in
+a little more.  What is refused for that is refused when it is asked, never after a wait.  An actor
+that is away is not judged: what waits for it is sent when it is back.
 Source: ARCHITECTURE.md, recorded results and sticky refusals.
 """
 
@@ -17,11 +22,18 @@ from collections.abc import Callable
 
 import msgspec
 
+from excore_ray.core.commands import Cancel
 from excore_ray.core.messages import Answer, Ask, Batch, Replies, Stale, WireMessage
-from excore_ray.core.reasons import Reason, Refused
+from excore_ray.core.reasons import OVERLOADED, Reason, Refused
 from excore_ray.core.turns import Send
 
 _ON_THEIR_WAY_MAX = 2
+_SECOND_US = 1_000_000
+_JUDGED_EVERY_US = _SECOND_US
+_BACKLOG_S = 2  # work for so many seconds is a queue, and not just what is on its way
+_QUEUE_US = 2_500_000  # what waits no longer need not be sent again
+_GROWTH = 4  # of the room, every second in which an actor was not at its capacity
+_WAITING_MIN = 50  # so few may always wait: a few answers more or less say nothing
 
 
 class RouterLimits(msgspec.Struct, frozen=True):
@@ -30,15 +42,15 @@ class RouterLimits(msgspec.Struct, frozen=True):
     deadline_us: after it a request is given up.  resend_us: silence after which a request is
     sent again over a standing connection.  batch_max: requests in one batch.  follow_min:
     requests that must be waiting for a second batch to follow one that is not taken in.
-    waiting_max: requests waiting at one actor; beyond it they are refused with
-    SERVICE_UNAVAILABLE.
+    waiting_max: requests waiting at one actor; beyond it, or fewer while the actor is slow, they
+    are refused with SERVICE_UNAVAILABLE, cancels beyond half as many again.
     """
 
     deadline_us: int = 10_000_000
     resend_us: int = 3_000_000
     batch_max: int = 1_000
     follow_min: int = 250
-    waiting_max: int = 20_000
+    waiting_max: int = 10_000
 
 
 Deliver = Callable[[int, Answer], None]  # told the place that was named when asking
@@ -62,11 +74,30 @@ class Route:
     """The requests waiting at one actor, oldest first.
 
     queue: to be sent.  unanswered: all of them by token.  untaken: batches on their way.
+    room: how many may be unanswered.  Since it was last judged, at `judged_us`: answered: so many
+    were; least: never fewer were not; overloaded: the actor has said so.
     """
 
-    __slots__ = ("connected", "epoch", "queue", "sent_us", "unanswered", "untaken")
+    __slots__ = (
+        "answered",
+        "connected",
+        "epoch",
+        "judged_us",
+        "least",
+        "overloaded",
+        "queue",
+        "room",
+        "sent_us",
+        "unanswered",
+        "untaken",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.answered = 0
+        self.least = 0
+        self.judged_us = 0
+        self.overloaded = False
         self.epoch = 0
         self.queue: deque[Pending] = deque()
         self.unanswered: dict[int, Pending] = {}
@@ -89,9 +120,13 @@ class Router:
         route = self.routes.get(actor)
         if route is None:
             route = self.route(actor)
-        if len(route.unanswered) >= self.limits.waiting_max:
-            deliver(place, _OVERLOADED)
+        waiting, room = len(route.unanswered), route.room
+        # Whoever wants to get out still can.
+        if waiting >= room and (type(ask) is not Cancel or waiting >= room + room // 2):
+            deliver(place, _CROWDED)
             return
+        if not waiting:
+            route.least = 0
         token = self._token = self._token + 1
         pending = Pending(token, ask, now_us + self.limits.deadline_us, deliver, place)
         route.unanswered[token] = pending
@@ -102,7 +137,7 @@ class Router:
         """The route to `actor`, made when there is none."""
         route = self.routes.get(actor)
         if route is None:
-            route = self.routes[actor] = Route()
+            route = self.routes[actor] = Route(self.limits.waiting_max)
         return route
 
     def connected(self, actor: str) -> None:
@@ -114,7 +149,9 @@ class Router:
 
     def disconnected(self, actor: str) -> None:
         """The connection is gone: requests wait for the next one."""
-        self.route(actor).connected = False
+        route = self.route(actor)
+        route.connected = False
+        route.least = 0
 
     def receive(self, actor: str, message: WireMessage) -> None:
         """Take in what `actor` says."""
@@ -122,10 +159,16 @@ class Router:
         if type(message) is Replies:
             route.epoch = max(route.epoch, message.epoch)
             unanswered, epoch = route.unanswered, message.epoch
+            route.answered += len(message.tokens)
             for token, answer in zip(message.tokens, message.answers, strict=True):
                 pending = unanswered.get(token)
-                if pending is None or (type(answer) is Refused and epoch < pending.tried):
+                if pending is None:
                     continue
+                if type(answer) is Refused:
+                    if epoch < pending.tried:
+                        continue
+                    if answer == OVERLOADED:
+                        route.overloaded = True
                 self._deliver(route, pending, answer)
             if message.taken:
                 route.untaken = max(0, route.untaken - message.taken)
@@ -155,6 +198,7 @@ class Router:
     def tick(self, now_us: int) -> None:
         """Give up what is past its deadline and send again what has met silence."""
         for actor, route in self.routes.items():
+            self._judge(route, now_us)
             silent_us = now_us - self.limits.resend_us
             if route.untaken and route.sent_us <= silent_us:
                 route.untaken = 0
@@ -170,6 +214,25 @@ class Router:
                 elif not pending.queued and pending.sent_us <= silent_us:
                     again.append(pending)
             self._requeue(actor, route, again)
+
+    def _judge(self, route: Route, now_us: int) -> None:
+        """Set how many may wait, by what was answered lately."""
+        limits, waiting = self.limits, len(route.unanswered)
+        route.least = min(route.least, waiting)
+        passed_us = now_us - route.judged_us
+        if route.overloaded:
+            room = waiting * 3 // 4
+        elif passed_us < _JUDGED_EVERY_US:
+            return
+        elif route.least >= max(
+            _WAITING_MIN, _BACKLOG_S * route.answered * _SECOND_US // passed_us
+        ):
+            room = route.answered * min(limits.deadline_us // 2, _QUEUE_US) // passed_us
+        else:
+            room = _GROWTH * route.room
+        route.room = min(max(room, _WAITING_MIN), limits.waiting_max)
+        route.answered, route.judged_us, route.overloaded = 0, now_us, False
+        route.least = waiting if route.connected else 0
 
     def _may_follow(self, route: Route) -> bool:
         """Whether what waits may leave now, with what is on its way already."""
@@ -216,6 +279,6 @@ def _token_of(pending: Pending) -> int:
     return pending.token
 
 
-_OVERLOADED = Refused(Reason.SERVICE_UNAVAILABLE, "too many requests are waiting")
+_CROWDED = Refused(Reason.SERVICE_UNAVAILABLE, "too many requests are waiting")
 _UNSENT = Refused(Reason.SERVICE_UNAVAILABLE, "the actor could not be reached")
 _UNKNOWN = Refused(Reason.SERVICE_TIMEOUT, "no answer in time; it may or may not have happened")

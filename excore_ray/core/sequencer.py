@@ -15,6 +15,7 @@ from collections import deque
 
 from excore_ray.core import commands as c
 from excore_ray.core import messages as m
+from excore_ray.core.admission import SILENT, TOO_LATE, Admission
 from excore_ray.core.desk import Desk
 from excore_ray.core.market import IDS_PER_BLOCK, Market
 from excore_ray.core.orders import Side, market_no_of, order_id_of
@@ -25,10 +26,10 @@ from excore_ray.core.results import Result
 from excore_ray.core.sharding import shard_of
 from excore_ray.core.shardlink import Reply, SequencerLimits, ShardLink, Waiting, shard_name
 from excore_ray.core.turns import Send, Superseded, Turn
+from excore_ray.core.undecided import Undecided
 
 # Looked up by name where it is hot: an enumeration's member costs three times as much.
 _SELL = Side.SELL
-_SIDES = frozenset(Side)
 _NOT_ENOUGH = Refused(Reason.BALANCE_NOT_ENOUGH, "less is available than the order needs")
 
 
@@ -40,11 +41,11 @@ class Sequencer(Desk):
         self.market = market
         self.limits = limits
         self.links = _links_to(market)
-        self._asked: dict[int, Waiting] = {}  # order_id -> asked of its shard, undecided
+        self._undecided = Undecided()
+        self._admission = Admission(market, self._undecided, limits)
         self._queue: deque[Waiting] = deque()  # in order of arrival
         self._late: deque[Waiting] = deque()  # replies to send when due, whoever is missing
         self._next_number = 0
-        self._full = False  # of results; looked at once a turn
         self._forgotten = [box.acked for box in market.outboxes]
 
     def open(self, now_us: int, create: c.CreateMarket | None) -> Turn:
@@ -83,7 +84,8 @@ class Sequencer(Desk):
         self._release_late()
         self.answer_reads()
         self._forget()
-        self._full = self.full(self.limits.results_max, c.Forget(0, self.market.outboxes[0].acked))
+        self.full(self.limits.results_max, c.Forget(0, self.market.outboxes[0].acked))
+        self._admission.results = len(self.market.results)
         return self._finish()
 
     @property
@@ -94,7 +96,8 @@ class Sequencer(Desk):
     @property
     def busy(self) -> bool:
         """Whether something waits for a shard or for time, so that turns must go on."""
-        return bool(self._asked or self._queue or self.reception.inflight or self._late) or any(
+        waits = self._undecided.by_id or self._queue or self.reception.inflight or self._late
+        return bool(waits) or any(
             link.owes(box) for link, box in zip(self.links, self.market.outboxes, strict=True)
         )
 
@@ -104,40 +107,29 @@ class Sequencer(Desk):
         """Reserve for an order, or queue a cancel, or refuse."""
         assert type(inflight) is Waiting
         ask = inflight.ask
-        if len(self._queue) >= self.limits.queue_max:
-            self.refuse(inflight, Refused(Reason.SERVICE_UNAVAILABLE, "the market is overloaded"))
-        elif self._full:
-            self.refuse(inflight, Refused(Reason.SERVICE_UNAVAILABLE, "too many fresh results"))
-        elif type(ask) is c.Cancel:
-            inflight.shard = shard_of(ask.user, self.market.shards)
-            inflight.ready = True
-            inflight.asked_us = self.now_us
-            self._queue.append(inflight)
-            if len(self._queue) == 1:
-                self._advance()
+        queued = len(self._queue)
+        if type(ask) is c.Cancel:
+            refused = self._admission.refusal_of_cancel(queued)
         elif type(ask) is c.PutLimit or type(ask) is c.PutMarket:
-            refused = self._refusal_of_put(ask)
-            if refused is not None:
-                self.refuse(inflight, refused)
-            else:
-                self._reserve(inflight, ask)
+            refused = self._admission.refusal_of_put(ask, queued)
         else:
             self.refuse_foreign(inflight)
-
-    def _refusal_of_put(self, put: c.PutLimit | c.PutMarket) -> Refused | None:
-        """What can be refused without asking for funds, in the order it is checked."""
-        if put.side not in _SIDES:
-            return Refused(Reason.INVALID_SIDE, f"side {put.side}")
-        if put.amount <= 0:
-            return Refused(Reason.INVALID_ARGUMENT, "amount: not above 0")
-        if type(put) is c.PutLimit:
-            if put.price <= 0:
-                return Refused(Reason.INVALID_ARGUMENT, "price: not above 0")
-            if put.amount < self.market.rules.min_amount:
-                return Refused(Reason.AMOUNT_TOO_SMALL, "amount: below the market's minimum")
-        if self.links[shard_of(put.user, self.market.shards)].silent:
-            return Refused(Reason.SERVICE_UNAVAILABLE, "the user's accounts do not answer")
-        return None
+            return
+        if refused is not None:
+            self.refuse(inflight, refused)
+            return
+        inflight.shard = shard_of(ask.user, self.market.shards)
+        inflight.asked_us = self.now_us
+        if type(ask) is c.Cancel:
+            inflight.ready = True
+            self._queue.append(inflight)
+            if not queued:
+                self._advance()
+        elif self.links[inflight.shard].silent:
+            self.refuse(inflight, SILENT)
+        else:
+            assert type(ask) is c.PutLimit or type(ask) is c.PutMarket
+            self._reserve(inflight, ask)
 
     def _reserve(self, waiting: Waiting, put: c.PutLimit | c.PutMarket) -> None:
         if self._next_number > self.market.ids_high:
@@ -145,9 +137,7 @@ class Sequencer(Desk):
         order_id = order_id_of(self._next_number, self.market.rules.market_no)
         self._next_number += 1
         waiting.order_id = order_id
-        waiting.shard = shard_of(put.user, self.market.shards)
-        waiting.asked_us = self.now_us
-        self._asked[order_id] = waiting
+        self._undecided.add(waiting)
         self._queue.append(waiting)
         self._ask(waiting, put)
 
@@ -165,7 +155,7 @@ class Sequencer(Desk):
     def _ask_again(self, link: ShardLink) -> None:
         link.asked_us = self.now_us
         unasked = {hold.order_id for hold in link.reserves}
-        for order_id, waiting in self._asked.items():
+        for order_id, waiting in self._undecided.by_id.items():
             mine = waiting.shard == link.shard and not waiting.ready
             if mine and order_id not in unasked:
                 put = waiting.ask
@@ -208,9 +198,9 @@ class Sequencer(Desk):
             return
         link = self.links[message.shard]
         link.silent = False
-        asked = self._asked
+        undecided = self._undecided.by_id
         for order_id in message.granted:
-            waiting = asked.get(order_id)
+            waiting = undecided.get(order_id)
             if waiting is not None:
                 waiting.ready = True
             else:
@@ -228,7 +218,7 @@ class Sequencer(Desk):
             self._settled(link, message.applied)
 
     def _granted(self, link: ShardLink, order_id: int) -> None:
-        waiting = self._asked.get(order_id)
+        waiting = self._undecided.by_id.get(order_id)
         if waiting is not None:
             waiting.ready = True
         elif order_id in self.market.orders:
@@ -237,10 +227,10 @@ class Sequencer(Desk):
             self._abort(link, order_id, None)
 
     def _denied(self, order_id: int) -> None:
-        waiting = self._asked.get(order_id)
+        waiting = self._undecided.by_id.get(order_id)
         if waiting is None or waiting.ready:
             return
-        del self._asked[order_id]
+        self._undecided.remove(waiting)
         waiting.ready = waiting.refused = True
         self.refuse(waiting, _NOT_ENOUGH)
 
@@ -269,13 +259,18 @@ class Sequencer(Desk):
     def _advance(self) -> None:
         """Execute what stands at the head of the queue and is decided, within the turn's bound."""
         queue, commits_max = self._queue, self.limits.commits_max
+        # Executed any later, it would be answered when nobody waits for the answer.
+        late_us = self.now_us + self.limits.late_us
         while queue and queue[0].ready and len(self._commands) < commits_max:
             waiting = queue.popleft()
             if waiting.refused:
                 continue
             if waiting.order_id:
-                del self._asked[waiting.order_id]
-            self._commit(waiting)
+                self._undecided.remove(waiting)
+            if waiting.deadline_us > late_us:
+                self._commit(waiting)
+            else:
+                self._reject(waiting, TOO_LATE)
 
     def _commit(self, waiting: Waiting) -> None:
         ask = waiting.ask
@@ -287,10 +282,7 @@ class Sequencer(Desk):
             command = c.Place(waiting.order_id, ask)
         answer = self.run(command)
         if type(answer) is Refused:
-            if waiting.order_id:
-                self._abort(self.links[waiting.shard], waiting.order_id, (waiting, answer))
-            else:
-                self.refuse(waiting, answer)
+            self._reject(waiting, answer)
             return
         waiting.answer = self.market.results.newest
         own_seen, missing = True, 0
@@ -311,6 +303,13 @@ class Sequencer(Desk):
             self._pay(waiting)
         elif waiting.due_us:
             self._late.append(waiting)
+
+    def _reject(self, waiting: Waiting, refused: Refused) -> None:
+        """Refuse what was not executed; an order once its shard has given back its hold."""
+        if waiting.order_id:
+            self._abort(self.links[waiting.shard], waiting.order_id, (waiting, refused))
+        else:
+            self.refuse(waiting, refused)
 
     def _pay(self, waiting: Waiting) -> None:
         """Give the answer, once."""
@@ -340,7 +339,7 @@ class Sequencer(Desk):
             if not waiting.order_id or waiting.ready:
                 continue
             waiting.ready = waiting.refused = True
-            del self._asked[waiting.order_id]
+            self._undecided.remove(waiting)
             link = self.links[waiting.shard]
             link.silent = True
             self._abort(link, waiting.order_id, None)
@@ -373,7 +372,8 @@ class Sequencer(Desk):
         return self.close(sends)
 
     def _holds(self, shard: int) -> m.MarketHolds:
-        undecided = [i for i, waiting in self._asked.items() if waiting.shard == shard]
+        asked = self._undecided.by_id.items()
+        undecided = [i for i, waiting in asked if waiting.shard == shard]
         undecided += self.links[shard].aborting
         boxes = self.market.outboxes
         emitted = [(box.stock, box.money) for box in boxes]

@@ -21,10 +21,13 @@ class SequencerLimits(msgspec.Struct, frozen=True):
     """What a market bounds.  Times in microseconds.
 
     queue_max: orders between arrival and commit; results_max: remembered results; beyond
-    either a request is refused with SERVICE_UNAVAILABLE.  entries_per_send_max: entries sent to
-    a shard and not yet acknowledged.  forget_every: entries applied between two Forget commands.
-    commits_max: orders and cancels executed in one turn, so that shards and gateways have work
-    while the next ones are executed.
+    either a request is refused with SERVICE_UNAVAILABLE.  cancels_spare: so many more cancels are
+    taken beyond both.  late_us: what is not executed so long before its gateway gives it up is
+    refused with SERVICE_UNAVAILABLE.  user_orders_max: open orders of one user, orders_max: of
+    all; with so many a limit order is refused with TOO_MANY_REQUESTS, those in flight included.
+    entries_per_send_max: entries sent to a shard and not yet acknowledged.  forget_every: entries
+    applied between two Forget commands.  commits_max: orders and cancels executed in one turn, so
+    that shards and gateways have work while the next ones are executed.
     """
 
     reserve_timeout_us: int = 1_000_000
@@ -33,6 +36,10 @@ class SequencerLimits(msgspec.Struct, frozen=True):
     heartbeat_us: int = 1_000_000
     queue_max: int = 50_000
     results_max: int = 3_000_000
+    cancels_spare: int = 10_000
+    late_us: int = 250_000
+    user_orders_max: int = 10_000
+    orders_max: int = 1_000_000
     entries_per_send_max: int = 8_192
     forget_every: int = 1_024
     commits_max: int = 512

@@ -9,6 +9,7 @@ import asyncio
 from typing import Any
 
 from excore_ray.actors.clock import Clock
+from excore_ray.actors.gateway_http import KNOWN
 from excore_ray.actors.wiring import Wiring
 
 
@@ -29,9 +30,14 @@ class QuietExchange:
 
 
 def create_app(exchange: QuietExchange, settings: dict[str, float]) -> Any:
-    """Answers with the length of the body, after settings["wait_s"] seconds."""
+    """Answers with the length of the body, after settings["wait_s"] seconds.
+
+    A caller of /known is known from then on; one of /large gets settings["reply_bytes"] bytes.
+    """
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/known":
+            scope["state"][KNOWN] = True
         size = 0
         while True:
             message = await receive()
@@ -41,7 +47,10 @@ def create_app(exchange: QuietExchange, settings: dict[str, float]) -> Any:
             if not message.get("more_body", False):
                 break
         await asyncio.sleep(settings.get("wait_s", 0.0))
+        body = b"%d" % size
+        if scope["path"] == "/large":
+            body = b"x" * int(settings["reply_bytes"])
         await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b"%d" % size})
+        await send({"type": "http.response.body", "body": body})
 
     return app

@@ -16,8 +16,10 @@ import httpx
 
 from api.app import create_app
 from api.auth import signature
+from excore_ray.actors.plan import RequestLimits
 from tests.api.fake_exchange import KEYS, FakeExchange
 
+LIMITS = RequestLimits()
 MARKET = "BTCBCH"  # the reference's market: 8 and 8 digits, minimum 0.001
 CREATE = (
     ("asset.add", "BTC", 20, 8, "the stock"),
@@ -33,6 +35,7 @@ class Auth:
     """Settings of a gateway."""
 
     auth: bool
+    limits: RequestLimits = LIMITS
 
 
 class Gateway:

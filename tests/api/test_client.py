@@ -41,6 +41,8 @@ class Line(httpx.BaseTransport):
             raise httpx.ReadTimeout("nothing came back")
         if fault == "timeout":
             return httpx.Response(504, content=_replied(reply, 5))
+        if fault == "turned away":
+            return httpx.Response(429, content=_replied(reply, 9))
         if fault == "proxy":
             return httpx.Response(502, content=b"<h1>bad gateway</h1>")
         if fault == "mixed up":
@@ -139,6 +141,24 @@ def test_the_deadline_ends_it(fault: str, raised: type[Exception], message: str)
     with pytest.raises(raised, match=message):
         client.call(*PUT)
     assert 2 <= len(line.sent) < 10
+
+
+def test_who_is_turned_away_is_told_so() -> None:
+    line, client = connected(["turned away"])
+    with pytest.raises(ExcoreRpcError, match=r"^9: "):
+        client.call(*PUT)
+    assert len(line.sent) == 1
+
+
+@pytest.mark.parametrize("fault", ["lost", "timeout"])
+def test_who_is_turned_away_after_a_lost_answer_still_does_not_know(fault: str) -> None:
+    line, client = connected([fault, "turned away", "turned away"])
+    assert client.call(*PUT)["amount"] == "1"
+    assert (len(line.sent), orders(line)) == (4, 1)
+    line, client = connected([fault, *["turned away"] * 100], deadline_s=0.3)
+    with pytest.raises(NoAnswer, match="9: too many requests"):
+        client.call(*PUT)
+    assert orders(line) == 1
 
 
 def test_a_batch_has_results_and_errors_in_its_order() -> None:

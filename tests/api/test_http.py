@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from api.app import BODY_BYTES_MAX
-from tests.api.gateway_world import Gateway, opened, run
+from api.app import BODY_BYTES_MAX, KNOWN
+from tests.api.gateway_world import Gateway, opened, run, signed
 
 REQUEST = b'{"id": 5, "method": "market.list", "params": []}'
 
@@ -65,7 +65,7 @@ def test_health_follows_the_lease() -> None:
     run(body())
 
 
-async def deliver(gateway: Gateway, messages: list[dict[str, Any]]) -> list[Any]:
+async def deliver(gateway: Gateway, messages: list[dict[str, Any]], **scope: Any) -> list[Any]:
     """What the application sends when a server hands it these messages, and no more."""
     sent: list[Any] = []
     left = list(messages)
@@ -78,8 +78,8 @@ async def deliver(gateway: Gateway, messages: list[dict[str, Any]]) -> list[Any]
     async def send(message: Any) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "method": "POST", "path": "/", "headers": []}
-    await asyncio.wait_for(gateway.app(scope, receive, send), 5)
+    whole = {"type": "http", "method": "POST", "path": "/", "headers": []} | scope
+    await asyncio.wait_for(gateway.app(whole, receive, send), 5)
     return sent
 
 
@@ -133,5 +133,18 @@ def test_a_client_that_leaves_is_not_answered() -> None:
         messages = [part(REQUEST[:9], True), {"type": "http.disconnect"}]
         assert await deliver(gateway, messages) == []
         assert gateway.exchange.asked == []
+
+    run(body())
+
+
+@pytest.mark.parametrize("secret", [None, "not the secret"])
+def test_the_server_is_told_who_has_shown_who_he_is(secret: str | None) -> None:
+    async def body() -> None:
+        gateway = await opened(auth=True)
+        state: dict[str, Any] = {}
+        pairs = signed(REQUEST, secret=secret)
+        headers = [(name.lower().encode(), value.encode()) for name, value in pairs]
+        await deliver(gateway, [part(REQUEST, False)], headers=headers, state=state)
+        assert state == ({KNOWN: True} if secret is None else {})
 
     run(body())

@@ -238,6 +238,8 @@ CONFIG = "--config {config}"
         (CONFIG, "", "[shell]\nturn_bytes_max = 0", "shell.turn_bytes_max 0 is not above 0"),
         (CONFIG, "", "[compactor]\ncompact_s = nan", "compactor.compact_s nan is not above 0"),
         (CONFIG, "", "[http]\nconnections_max = -1", "http.connections_max -1 is not above 0"),
+        (CONFIG, "", "[limits.user]\nper_s = 0\nburst = 1", "limits.user.per_s 0.0 is not above"),
+        (CONFIG, "", "[limits.user]\nper_s = 5", "burst"),
         (CONFIG, "", 'log_level = "LOUD"', "log_level 'LOUD'"),
         (CONFIG, "", 'api_secret = "x"', "EXCORE_API_SECRET"),
         ("", "EXCORE_PORT=eighty", "", "EXCORE_PORT is not a number"),
