@@ -324,11 +324,11 @@ def stamps_of_any_age() -> Undo:
 
 
 def late_requests_executed() -> Undo:
-    """A request is executed though its deadline has passed."""
+    """A request is executed though its deadline has passed, at the desk and in its queue."""
     original = Reception.admit
 
     def admit(desk: Reception, inflight: Inflight, epoch: int, now_us: int) -> Any:
-        inflight.deadline_us = max(inflight.deadline_us, now_us + 1)
+        inflight.deadline_us = now_us + 10**12
         return original(desk, inflight, epoch, now_us)
 
     return patch(Reception, "admit", admit)
