@@ -87,7 +87,9 @@ class Desk(ABC):
         reception = self.reception
         reception.check_epoch(batch)
         reception.taken(peer)
-        epoch, now_us = batch.epoch, self.now_us
+        # Results are forgotten by record time, which was ahead of the clock if an incarnation's
+        # was: what may have been forgotten must count as too late, or it would be executed twice.
+        epoch, now_us = batch.epoch, max(self.now_us, self._machine.time_us)
         requests = zip(batch.tokens, batch.deadlines_us, batch.asks, strict=True)
         for token, deadline_us, ask in requests:
             if not is_executed(ask):

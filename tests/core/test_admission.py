@@ -275,3 +275,25 @@ def test_what_has_a_moment_left_is_executed() -> None:
     counter.grant()
     counter.settle()
     assert counter.reasons(tokens) == [None]
+
+
+# Clocks.
+
+
+def test_what_was_forgotten_while_a_clock_was_ahead_is_not_executed_again() -> None:
+    first = Counter(SequencerLimits())
+    [plain, stamped] = bids(1, 2)
+    stamped = msgspec.structs.replace(stamped, stamp_ms=first.now_us // 1000)
+    given_up_us = first.now_us + DEADLINE_US
+    assert first.reasons(first.place(plain, stamped)) == [None, None]
+    ahead = Counter(SequencerLimits(), first.journal)
+    ahead.now_us += c.RESULT_KEPT_STAMPED_US
+    ahead.place(*bids(2, 1))
+    assert not ahead.market.results.get(stamped.request_id)
+    # Its successor's clock is right again: both were asked a moment ago.
+    right = Counter(SequencerLimits(), ahead.journal)
+    right.ask(plain, stamped, deadline_us=given_up_us - right.now_us)
+    # Nobody can say any more what became of them.
+    assert not right.answers
+    assert not right.wanted
+    assert right.market.open_count_of(1) == 2
