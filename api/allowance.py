@@ -84,10 +84,11 @@ class Purse:
     wait_ns: the longest that any of them was told to wait, 0 when none was refused.
     """
 
-    __slots__ = ("_allowance", "_key", "wait_ns")
+    __slots__ = ("_allowance", "_clock_ns", "_key", "wait_ns")
 
     def __init__(self, allowance: Allowance, key: str) -> None:
         self._allowance = allowance
+        self._clock_ns = allowance.clock_ns
         self._key = key
         self.wait_ns = 0
 
@@ -95,7 +96,8 @@ class Purse:
         """Pay for a request from what its key has, or say why it must wait."""
         allowance = self._allowance
         buckets = allowance.key_cancels if method in CANCELS else allowance.keys
-        return self._draw(buckets, self._key)
+        wait_ns = buckets.draw(self._key, self._clock_ns())
+        return self._refuse(buckets, wait_ns) if wait_ns else None
 
     def draw_user(self, method: str, user: Any) -> Refused | None:
         """Pay for a request from what the user has whom it acts for.
@@ -106,11 +108,9 @@ class Purse:
             return None
         allowance = self._allowance
         buckets = allowance.user_cancels if method in CANCELS else allowance.users
-        return self._draw(buckets, user)
+        wait_ns = buckets.draw(user, self._clock_ns())
+        return self._refuse(buckets, wait_ns) if wait_ns else None
 
-    def _draw(self, buckets: Buckets, name: int | str) -> Refused | None:
-        wait_ns = buckets.draw(name, self._allowance.clock_ns())
-        if not wait_ns:
-            return None
+    def _refuse(self, buckets: Buckets, wait_ns: int) -> Refused:
         self.wait_ns = max(self.wait_ns, wait_ns)
         return buckets.refusal(wait_ns)

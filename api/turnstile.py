@@ -37,12 +37,11 @@ class Turnstile:
         """Whether a request may begin now, without a wait."""
         if self._waiting:
             return False
-        now_ns = self._clock_ns()
-        if not self._turn_ns:
-            self._turn_ns = now_ns
-            asyncio.get_running_loop().call_soon(self._next_turn)
-            return True
-        return now_ns - self._turn_ns < BEGUN_NS
+        if self._turn_ns:
+            return self._clock_ns() - self._turn_ns < BEGUN_NS
+        self._turn_ns = self._clock_ns()
+        asyncio.get_running_loop().call_soon(self._next_turn)
+        return True
 
     async def wait(self, size: int) -> bool:
         """Wait for a turn; False when it does not come in time.  size: bytes that wait with it."""

@@ -80,7 +80,9 @@ class GuardedProtocol(HttpToolsProtocol):
         self._phase = _Phase.NOTHING
         self._requests = 0
         self._head_bytes = 0
-        self._body_bytes = 0  # of an unfinished body
+        self._body_bytes = 0
+        self._body_counted = 0  # of it, in the crowd's sum, when it did not come in one piece
+        self._doubted = True  # whether it is one of the crowd's strangers
         self._chunk_is_large = False
         self._deaf = False  # whatever still comes is not for us
         self._fault = NO_HTTP  # what to answer when the parser stops
@@ -138,13 +140,17 @@ class GuardedProtocol(HttpToolsProtocol):
         # A head that came in small pieces is small, so most are never measured.
         self._chunk_is_large = len(data) > self.limits.head_bytes_max
         super().data_received(data)
-        if self._phase is _Phase.NOTHING:
-            if self._owes():
-                self._clear_deadline()
+        phase = self._phase
+        if phase is _Phase.NOTHING:
+            if self._running is not None and not self._running.response_complete:
+                if self._deadline is not None:
+                    self._clear_deadline()
             elif not self._deaf:
                 self._keep_deadline()  # blank lines before a request are no request
-        elif self._phase is _Phase.HEAD and self._head_bytes > self.limits.head_bytes_max:
+        elif phase is _Phase.HEAD and self._head_bytes > self.limits.head_bytes_max:
             self._refuse(HEAD_TOO_LARGE)
+        elif phase is _Phase.BODY and not self._hold_body():
+            self._refuse(TOO_MUCH)
         else:
             self._keep_deadline()
 
@@ -170,22 +176,21 @@ class GuardedProtocol(HttpToolsProtocol):
                 raise _Unwanted
         self._phase = _Phase.BODY
         super().on_headers_complete()
+        if not self.pipeline:
+            self._running = self.cycle
 
     def on_body(self, body: bytes) -> None:
         """Called by the parser."""
-        if self._deaf:
-            return
         self._body_bytes += len(body)
-        if not self.crowd.hold(self, len(body), self._body_bytes):
-            self._fault = TOO_MUCH
-            raise _Unwanted
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Called by the parser."""
         self._phase = _Phase.NOTHING
         self._drop_body()
-        self.crowd.clear(self)
+        if self._doubted:
+            self._doubted = False
+            self.crowd.clear(self)
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
@@ -195,16 +200,16 @@ class GuardedProtocol(HttpToolsProtocol):
 
     # What goes.
 
-    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
-        self._running = cycle
-        super()._start_asgi_task(cycle, app)
-
     def on_response_complete(self) -> None:
         """Called when a whole reply was handed over."""
+        if self.pipeline:
+            self._running = self.pipeline[-1][0]  # the oldest, which is next
         super().on_response_complete()
-        if self.transport.is_closing():
-            self._watch()
-        elif not self.pipeline and not self.standing.get(KNOWN):
+        if self.timeout_keep_alive_task is None:  # it goes on, or it is over
+            if self.transport.is_closing():
+                self._watch()
+        elif not self._doubted and KNOWN not in self.standing:
+            self._doubted = True
             self.crowd.doubt(self)
 
     def pause_writing(self) -> None:
@@ -282,8 +287,16 @@ class GuardedProtocol(HttpToolsProtocol):
         else:
             self._refuse(TOO_SLOW)
 
+    def _hold_body(self) -> bool:
+        """Count what has come of an unfinished body; False when there is no room for it."""
+        added = self._body_bytes - self._body_counted
+        self._body_counted = self._body_bytes
+        return self.crowd.hold(self, added, self._body_bytes)
+
     def _drop_body(self) -> None:
-        self.crowd.body_bytes -= self._body_bytes
+        if self._body_counted:
+            self.crowd.body_bytes -= self._body_counted
+            self._body_counted = 0
         self._body_bytes = 0
 
     def _watch(self) -> None:

@@ -293,10 +293,12 @@ def test_unfinished_bodies_have_room_together_and_the_first_stranger_goes() -> N
         assert await callers[0].hear() == b""
         assert place.crowd.body_bytes == 90_000
         await served(await place.call(), post(3_000, 3_000))  # a small one passes
-        await callers[3].say(b"x" * 5_000)
-        await callers[3].say(b"x" * 65_000)  # throws the second out, and the third
-        assert (await callers[3].hear_reply()).startswith(b"HTTP/1.1 200")
+        await callers[3].say(b"x" * 30_000)
         assert await callers[1].hear() == b""
+        assert place.crowd.body_bytes == 90_000
+        await callers[3].say(b"x" * 40_000)
+        assert (await callers[3].hear_reply()).startswith(b"HTTP/1.1 200")
+        assert place.crowd.body_bytes == 30_000
 
     play(scenario, bounded(bodies_bytes_max=100_000))
 
