@@ -33,6 +33,7 @@ DEADLINE_MAX_S = 25.0  # a signature is refused once it is 30 s old, and its fat
 _UNAVAILABLE = ERROR_KINDS[Reason.SERVICE_UNAVAILABLE].code
 _TIMEOUT = ERROR_KINDS[Reason.SERVICE_TIMEOUT].code
 _PAUSE_FIRST_S, _PAUSE_MAX_S = 0.05, 1.0
+_ATTEMPT_MIN_S = 0.01
 _decode = msgspec.json.Decoder(Reply | list[Reply]).decode
 
 
@@ -125,7 +126,8 @@ class Client:
         until = time.monotonic() + self._deadline_s
         pause_s = _PAUSE_FIRST_S
         while True:
-            remaining_s = until - time.monotonic()
+            # A pause may last longer than it was meant to, and no time is no time-out.
+            remaining_s = max(until - time.monotonic(), _ATTEMPT_MIN_S)
             timeout_s = min(remaining_s, self._attempt_s) if repeatable else remaining_s
             outcome: list[Reply] | Exception
             try:

@@ -22,10 +22,10 @@ from typing import Any
 from excore_ray.core import commands as c
 from excore_ray.core.events import Deal
 from excore_ray.core.names import Listing
+from excore_ray.core.orders import market_no_of
 from excore_ray.core.sharding import shard_of
 from excore_ray.core.units import format_plain
 from excore_ray.drill.check_commands import Matched
-from excore_ray.drill.clients import ASSETS
 from excore_ray.drill.history import DONE, Operation
 from excore_ray.drill.verdict import SLACK_US, Violation, told
 
@@ -119,12 +119,13 @@ class Reads:
         moments = self._journals.ledgers[shard].accounts[user]
         names = self._journals.names.asset_by_name
         seen = {}
-        for name in ASSETS:
-            asset = names[name]
-            parts = operation.result[name]["available"], operation.result[name]["freeze"]
-            # What is 0 has no account, or an empty one.
-            seen[asset.asset_id] = tuple(int(Decimal(p).scaleb(asset.prec_save)) for p in parts)
+        for name, told_of in operation.result.items():
+            # Those that were renamed since are nobody's.
+            if asset := names.get(name):
+                parts = told_of["available"], told_of["freeze"]
+                seen[asset.asset_id] = tuple(int(Decimal(p).scaleb(asset.prec_save)) for p in parts)
         may_be = moments.between(self._own[user, f"ledger-{shard}"], *_span(operation), {})
+        # What is 0 has no account, or an empty one.
         if any(all(v.get(a, (0, 0)) == parts for a, parts in seen.items()) for v in may_be):
             return ""
         return f"saw {seen}, one of the {len(may_be)} states from {may_be[0]} to {may_be[-1]} was"
@@ -173,7 +174,7 @@ class Reads:
 
     def _order_deals(self, operation: Operation) -> str:
         order_id, _, limit = operation.params
-        listing = self._journals.names.market_by_no[order_id % 4096]
+        listing = self._journals.names.market_by_no[market_no_of(order_id)]
         records = operation.result["records"][::-1]  # oldest first
         all_of_it = self._deals_of.get(order_id, [])
         known = self._known[f"market-{listing.market_no}"].before(operation.began_us)
