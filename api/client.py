@@ -34,6 +34,7 @@ _UNAVAILABLE = ERROR_KINDS[Reason.SERVICE_UNAVAILABLE].code
 _TIMEOUT = ERROR_KINDS[Reason.SERVICE_TIMEOUT].code
 _TOO_MANY = ERROR_KINDS[Reason.TOO_MANY_REQUESTS].code
 _PAUSE_FIRST_S, _PAUSE_MAX_S = 0.05, 1.0
+_ATTEMPT_MIN_S = 0.01
 _decode = msgspec.json.Decoder(Reply | list[Reply]).decode
 
 
@@ -127,7 +128,8 @@ class Client:
         pause_s = _PAUSE_FIRST_S
         unknown = False  # whether an earlier attempt may have been executed
         while True:
-            remaining_s = until - time.monotonic()
+            # A pause may last longer than it was meant to, and no time is no time-out.
+            remaining_s = max(until - time.monotonic(), _ATTEMPT_MIN_S)
             timeout_s = min(remaining_s, self._attempt_s) if repeatable else remaining_s
             outcome: list[Reply] | Exception
             try:

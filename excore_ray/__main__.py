@@ -29,6 +29,7 @@ from excore_ray.core.audit import check_catalog, check_ledger, check_market
 from excore_ray.core.catalog import Catalog
 from excore_ray.core.market import Market
 from excore_ray.core.snapshot import AnyMachine, state_hash
+from excore_ray.drill.command import add_drill
 from excore_ray.errors import ExcoreError, SettingsError
 from excore_ray.offline.command import add_backup, print_deep_audit
 from excore_ray.serving import Places, read_admin, read_running, serve
@@ -221,6 +222,7 @@ cli.add_questions(app, LAKE)
 cli.add_care(lake_app, LAKE)
 add_compact(lake_app, LAKE, _runs)
 add_backup(app)
+add_drill(app)
 
 
 def main() -> None:

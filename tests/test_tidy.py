@@ -64,6 +64,7 @@ TREE = {
     "excore_ray/offline/command.py": May(
         f"{ACTORS} excore_ray.offline excore_ray.serving excore_ray.settings", "rich typer"
     ),
+    "excore_ray/drill": May("*", "httpx msgspec psutil rich typer"),  # starts, asks and judges all
     "api": May(f"api {BASE} {CORE} excore_ray.exchange", "httpx msgspec starlette websockets"),
     "api/console": May("api", "msgspec starlette"),
     "analytics": May("analytics", "duckdb fsspec matplotlib pyarrow rich typer"),
@@ -73,6 +74,7 @@ TREE = {
     "tests/storage": May("*", "*"),
     "tests/actors": May("*", "*"),
     "tests/offline": May("*", "*"),
+    "tests/drill": May("*", "*"),
     "tests/api": May("*", "*"),
     "tests/analytics": May("*", "*"),
     "tests/simulation": May("*", "*"),

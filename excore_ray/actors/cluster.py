@@ -88,8 +88,13 @@ class Cluster:
 
         Gateways first, so that nothing new is asked; then markets, which settle with the shards;
         then shards and catalog; last the archive, which writes what they have left.  What is cut
-        short is not lost: the next start replays it.
+        short is not lost: the next start replays it.  Without Ray's directory all is cut short.
         """
+        if self._ray is not None and not self._ray.answers:
+            logger.info("the directory of Ray has ended: everything is ended at once")
+            self._ray.end()
+            await self.release()
+            return
         share_s = patience_s / 4
         try:
             await bind.wait_ready([CATALOG], share_s)

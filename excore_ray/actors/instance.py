@@ -30,7 +30,8 @@ logger = logging.getLogger(__name__)
 
 OBJECT_STORE_BYTES = 80 * 1024 * 1024  # close to the least Ray accepts; we keep no objects
 _PREFIX = "excore-"  # short: Ray puts sockets below, whose paths are limited to 107 bytes
-_VITAL = {"gcs_server", "raylet"}
+_DIRECTORY = "gcs_server"
+_VITAL = {_DIRECTORY, "raylet"}
 _LOOK_S = 1.0
 _MARK = "EXCORE_RAY_PLACE"  # whose environment this is: a child inherits it, and is somebody else
 _ENVIRONMENT = {
@@ -120,6 +121,24 @@ class PrivateRay:
                 if _has_ended(process):
                     return f"{name}, process {process.pid}, has ended"
             await asyncio.sleep(_LOOK_S)
+
+    @property
+    def answers(self) -> bool:
+        """Whether Ray's directory can be asked.  Without it any question waits for a minute, and
+        then Ray ends the process that has asked.
+        """
+        return not any(
+            name == _DIRECTORY and _has_ended(process) for process, name in self._vital.items()
+        )
+
+    def end(self) -> None:
+        """End all processes of this Ray at once, actors included, without asking it."""
+        for vital in self._vital:
+            if not _has_ended(vital):
+                self._below += vital.children(recursive=True)
+                _end(vital)
+        for process in self._below:
+            _end(process)
 
     def remove(self) -> None:
         """End what Ray has left running, and delete what it has written, logs included.

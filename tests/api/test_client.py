@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import httpx
@@ -25,10 +26,12 @@ class Line(httpx.BaseTransport):
         self.gateway = gateway
         self.faults = list(faults)
         self.sent: list[tuple[bytes, str | None, str | None]] = []
+        self.timeouts_s: list[float] = []
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         headers = request.headers
         self.sent.append((request.content, headers.get("SIGN"), headers.get("TIMESTAMP")))
+        self.timeouts_s.append(request.extensions["timeout"]["read"])
         fault = self.faults.pop(0) if self.faults else ""
         if fault == "unreachable":
             raise httpx.ConnectError("refused")
@@ -99,6 +102,19 @@ def test_a_signed_request_is_sent_again_byte_for_byte_and_executed_once(fault: s
     assert len(set(line.sent)) == 1
     assert line.sent[0][2] is not None
     assert orders(line) == 1
+
+
+def test_after_a_pause_beyond_the_deadline_the_last_attempt_has_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    line, client = connected(["lost"] * 9, deadline_s=0.2)
+    sleep = time.sleep
+    # A busy machine wakes up whom it wants to, when it wants to.
+    monkeypatch.setattr("api.client.time.sleep", lambda pause_s: sleep(pause_s + 0.25))
+    with pytest.raises(NoAnswer, match="nothing came back"):
+        client.call(*PUT)
+    assert len(line.timeouts_s) == 2
+    assert min(line.timeouts_s) > 0
 
 
 @pytest.mark.parametrize("fault", ["lost", "timeout", "proxy", "mixed up"])

@@ -108,6 +108,11 @@ def test_what_is_left_of_a_killed_one_ends_by_itself(server: Server) -> None:
 @pytest.mark.parametrize("vital", ["raylet", "gcs_server"])
 def test_without_its_ray_it_says_so_and_ends(vital: str, server: Server) -> None:
     server.start()
+    with server.client() as client:
+        # Ray knows a market, and the process that is to end everything does not.
+        for asset in ("GOLD", "USD"):
+            client.call("asset.add", asset, 12, 8, "")
+        client.call("market.add", "GOLD_USD", "GOLD", 4, "USD", 4, "1", "")
     [found] = [process for process in server.family() if process.name() == vital]
     found.kill()
     process = server.process

@@ -16,9 +16,10 @@ from contextlib import ExitStack
 
 import pytest
 
+from excore_ray.drill.served import GATEWAY
 from tests.api.test_vectors import NAMES
 from tests.system.flows import Flow
-from tests.system.server import GATEWAY, Server, serving
+from tests.system.server import Server, serving
 
 pytestmark = pytest.mark.system
 
