@@ -14,10 +14,12 @@ from typing import Any
 
 import msgspec
 
+from api.allowance import Allowance, Purse
 from api.auth import ALL_SCOPES
 from api.calls import Caller
 from api.rpc import Envelope, respond
 from excore_ray.actors.clock import SteadyClock
+from excore_ray.actors.plan import RequestLimits
 from excore_ray.core.commands import REQUEST_ID_BYTES
 from excore_ray.drill.check_reads import watched
 from excore_ray.drill.clients import BUSINESS
@@ -40,6 +42,7 @@ class Story:
         self.history = History()
         self._town = town
         self._clock = SteadyClock()
+        self._purse = Purse(Allowance(RequestLimits(), time.monotonic_ns), "")
 
     async def ask(
         self, method: str, *params: Any, stamped: bool = True, number: int = 0
@@ -54,7 +57,7 @@ class Story:
             caller = Caller(ALL_SCOPES, origin, time.time_ns() // 1_000_000)
             request_id = sha256(origin + b"0").digest()[:REQUEST_ID_BYTES]
             operation.request_id = request_id.hex()
-        _, answer = await respond(self._town.exchange, caller, body)
+        _, answer = await respond(self._town.exchange, caller, self._purse, body)
         reply = msgspec.json.decode(answer)
         if reply["error"] is None:
             operation.outcome, operation.result = DONE, reply["result"]
