@@ -24,8 +24,11 @@ from excore_ray.storage.memory import MemoryDisk
 from tests.simulation.actors import replay
 from tests.simulation.checks import check_at_rest
 from tests.simulation.exchange import Exchange
+from tests.simulation.funds import Funds
 from tests.simulation.gateways import Operation, is_command
+from tests.simulation.nemesis import Nemesis
 from tests.simulation.scenario import Scenario
+from tests.simulation.times import short_times
 from tests.simulation.world import MS, Violation, World
 
 Take = Callable[[Callable[[], Mapping[str, int]], World], Mapping[str, int] | None]
@@ -102,7 +105,7 @@ class Copied(Scenario):
         if not all(map(_is_usable, copied.values())):
             world.counts["moved on"] += 1  # where a backup begins again
             return
-        machines = {s: replay(disk, from_snapshot=True) for s, disk in copied.items()}
+        machines = {s: replay(disk) for s, disk in copied.items()}
         _check_machines(machines)
         self._check_acknowledged(before, machines)
         self._check_order(machines)
@@ -141,7 +144,7 @@ class Restored(Exchange):
         for name, disk in self._given.items():
             if name not in self.disks:
                 self.disks[name] = disk
-                self.shadows[name] = replay(disk, from_snapshot=True)
+                self.shadows[name] = replay(disk)
         super().start(stream)
 
 
@@ -154,11 +157,16 @@ class GoneOn(Scenario):
         self.world.now_us = first.world.now_us
         self.exchange = Restored(self.world, self._heard, disks)
         self.exchange.on_landed = self._watch
+        self.funds = Funds(self.exchange)
+        self.exchange.on_command = self.funds.executed
+        self.exchange.on_sending = self._sending
+        self.nemesis = Nemesis(self.exchange)
         self.placed = list(first.placed)
         self._number = self._business = _FRESH_IDS
 
     def run(self, steps: int) -> None:
         """Issue operations among faults, heal, and check."""
+        self.world.faults = True
         self._issuing = True
         self._issue(steps)
         while self._issuing:
@@ -171,13 +179,14 @@ class GoneOn(Scenario):
 
 def run_copies(seed: int, take: Take = honest, steps: int = 120, copies: int = 3) -> dict[str, int]:
     """One seed: its counts.  Raises Violation, AssertionError or KeyError when a promise broke."""
-    first = Copied(seed, take)
-    first.run_and_copy(steps, copies)
-    for number, disks in enumerate(first.copies):
-        second = GoneOn(1_000 * seed + number, disks, first)
-        second.run(ISSUED_AFTER)
-        first.world.counts["gone on, answered"] += second.world.counts["answered"]
-    return dict(first.world.counts)
+    with short_times():
+        first = Copied(seed, take)
+        first.run_and_copy(steps, copies)
+        for number, disks in enumerate(first.copies):
+            second = GoneOn(1_000 * seed + number, disks, first)
+            second.run(ISSUED_AFTER)
+            first.world.counts["gone on, answered"] += second.world.counts["answered"]
+        return dict(first.world.counts)
 
 
 def _was_done(operation: Operation) -> bool:
