@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, TypedDict, get_type_hints
 
@@ -135,7 +135,7 @@ def encode(manifest: Manifest) -> bytes:
         "assets": manifest.assets,
         "markets": manifest.markets,
     }
-    files = ",\n".join(json.dumps(asdict(entry)) for entry in manifest.files)
+    files = ",\n".join(json.dumps(vars(entry)) for entry in manifest.files)
     text = json.dumps(head, ensure_ascii=False)
     return f'{text[:-1]}, "files": [\n{files}\n]}}\n'.encode()
 

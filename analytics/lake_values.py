@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from decimal import Context, Decimal, Inexact, localcontext
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -43,13 +43,17 @@ def decimal_array(
     magnitude; TypeError when a value is no int.
     Cost: about 0.05 us a value when all fit 64 bits at the largest scale, else up to 0.2 us.
     """
-    if not set(map(type, values)) <= _EXACT:
+    kinds = set(map(type, values))
+    if not kinds <= _EXACT:
         raise TypeError("a quantity is an int or None, so that it is exact")
     scaling = _scaling(scale, len(values))
     try:
         return _narrow(values, scaling)
     except (OverflowError, pa.ArrowInvalid):
-        return _wide(values, scaling)
+        if kinds == {int}:
+            return _wide(cast(Sequence[int], values), None, scaling)
+        known = pa.array([value is not None for value in values], pa.bool_())
+        return _wide([value or 0 for value in values], known.buffers()[1], scaling)
 
 
 def _scaling(scale: int | Sequence[int] | pa.DictionaryArray, count: int) -> _Scaling:
@@ -91,21 +95,24 @@ def _narrow(values: Sequence[int | None], scaling: _Scaling) -> pa.Array:
     return pa.Array.from_buffers(QUANTITY, len(whole), whole.cast(missing).buffers())
 
 
-def _wide(values: Sequence[int | None], scaling: _Scaling) -> pa.Array:
-    """The quantities, of integers of any size; ValueError when one reaches 10**18."""
+def _wide(whole: Sequence[int], valid: pa.Buffer | None, scaling: _Scaling) -> pa.Array:
+    """The quantities, of integers of any size; ValueError when one reaches 10**18.
+
+    valid: bits of those that are none of the 0 that stand for null; None when nothing is null.
+    """
     digits, factors, which = scaling
-    known = [value is not None for value in values]
-    whole = [value or 0 for value in values]
     if which is not None:
         pairs = zip(whole, which.to_pylist(), strict=True)
         whole = [value * factors[place] for value, place in pairs]
     elif factors != [1]:
         whole = [value * factors[0] for value in whole]
-    magnitude_max = _MAGNITUDE_MAX * 10**digits
-    if whole and not -magnitude_max < min(whole) <= max(whole) < magnitude_max:
+    least, magnitude_max = min(whole, default=0), _MAGNITUDE_MAX * 10**digits
+    if not -magnitude_max < least <= max(whole, default=0) < magnitude_max:
         raise ValueError("a quantity reaches 10**18 in magnitude, more than the lake can hold")
-    data = b"".join([value.to_bytes(16, "little", signed=True) for value in whole])
-    valid = None if all(known) else pa.array(known, pa.bool_()).buffers()[1]
+    if least < 0:
+        data = b"".join([value.to_bytes(16, "little", signed=True) for value in whole])
+    else:  # the same, and a fifth cheaper
+        data = b"".join([value.to_bytes(16, "little") for value in whole])
     kind = pa.decimal128(QUANTITY.precision, digits)
     exact = pa.Array.from_buffers(kind, len(whole), [valid, pa.py_buffer(data)])
     # All were seen to fit with the zeros that are missing, so that the cast need not look again.
