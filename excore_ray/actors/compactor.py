@@ -6,16 +6,12 @@ from the newest snapshot up to the newest recorded state_hash.  Every hash on th
 out again; the state after the last of them is the next snapshot.  A stream that does not replay
 to itself is reported and left alone from then on: its snapshots before that are still good.
 
-The archive follows markets and shards, and when it begins anew it rebuilds each as of its
-watermark.  So for them
-  - no snapshot is made of an entry beyond the watermark, so the archive can begin from each;
-  - entries are forgotten up to the older kept snapshot, once both are at or below the watermark.
-Then the owner and the archive can rebuild what they need from either of the two, and one may turn
-out damaged.  An archive that lags makes both wait: what it lacks is nowhere but in the journal.
+Entries are forgotten up to the older kept snapshot, so that an owner can begin from either and
+one may turn out damaged; and never beyond the watermark of the archive, for what it lacks is
+nowhere but in the journal.  An archive that lags makes journals long, and nothing else wait.
 
-The catalog has no watermark.  The archive takes from it what is defined now, which any snapshot
-tells, so its snapshots wait for nobody.  But the lake does not have its history, who got which
-key and what was renamed when, and it grows by little: it is never truncated.
+The catalog has no watermark: the lake does not have its history, who got which key and what was
+renamed when, and it grows by little.  It is never truncated.
 
 Source: the log compaction of Kafka's state stores, with the verification TigerBeetle does.
 """
@@ -117,10 +113,7 @@ class Compactor:
             if state.stopped:
                 continue
             mark = None
-            if self._watermarks is not None and stream != CATALOG:
-                if marks is None:
-                    state.waits = "the watermarks of the archive cannot be read"
-                    continue
+            if marks is not None and stream != CATALOG:
                 mark = marks.get(stream, 0)
             try:
                 reader = self._open_reader(stream)
@@ -128,6 +121,8 @@ class Compactor:
                     await self._compact(reader, state, mark)
                 finally:
                     reader.close()
+                if marks is None and self._watermarks is not None and stream != CATALOG:
+                    state.waits = "the watermarks of the archive cannot be read"
             except _PASSING as fault:
                 state.waits = f"{type(fault).__name__}: {fault}"
                 logger.warning("%s was not compacted: %s", stream, fault)
@@ -144,28 +139,29 @@ class Compactor:
         try:
             return await asyncio.to_thread(self._watermarks)
         except Exception as error:
+            # Snapshots are made all the same; only the truncation waits.
             logger.warning("the watermarks of the archive cannot be read: %r", error)
             return None
 
     async def _compact(self, reader: JournalReader, state: StreamState, mark: int | None) -> None:
-        """Do for one stream what is due.  mark: its watermark, None when it is not followed."""
+        """Do for one stream what is due.
+
+        mark: its watermark, None when nobody follows it or that cannot be told.
+        """
         state.waits = ""
         newest = reader.status().next_seq - 1
-        end = newest if mark is None else mark
-        if end > newest:
+        if mark is not None and mark > newest:
             # The watermarks were read first, and the archive has only what was committed.
             raise JournalBroken(
-                f"stream {reader.stream}: the archive has its entries up to {end}, but the journal"
+                f"stream {reader.stream}: the archive has its entries up to {mark}, but the journal"
                 f" ends with entry {newest}: it has lost entries, or the lake belongs to another"
                 " journal."
             )
-        if self._is_worth(end, state):
+        if self._is_worth(newest, state):
             # Others may have put snapshots there or taken them away since the last time.
             _look(reader, state)
-        if self._is_worth(end, state):
-            await _write_snapshot(reader, state, end)
-        elif self._is_worth(newest, state):
-            state.waits = f"it waits for the archive at {mark}"
+        if self._is_worth(newest, state):
+            await _write_snapshot(reader, state, newest)
         if self._truncate is not None and mark is not None:
             await self._forget(self._truncate, reader, state, mark)
 
@@ -179,19 +175,21 @@ class Compactor:
         state: StreamState,
         mark: int,
     ) -> None:
-        """Truncate the stream up to its older snapshot, if it is not yet and if that is safe."""
+        """Forget what both snapshots stand for and the archive has, if there is any of it."""
         oldest = reader.status().oldest_seq
         if state.older_seq < oldest:
             return
-        if state.snapshot_seq > mark:
+        if mark < state.older_seq:
             state.waits = f"it waits for the archive at {mark}"
-            return
+            if mark - oldest < self._settings.records_min:
+                return
         # What is forgotten cannot be had again: both snapshots are read once more before, and
         # whatever others have done to them counts.
         _look(reader, state)
-        if state.older_seq >= oldest and state.snapshot_seq <= mark:
-            await truncate(reader.stream, state.older_seq)
-            logger.info("%s: truncated up to entry %d", reader.stream, state.older_seq)
+        up_to = min(state.older_seq, mark)
+        if up_to >= oldest:
+            await truncate(reader.stream, up_to)
+            logger.info("%s: truncated up to entry %d", reader.stream, up_to)
 
 
 async def _write_snapshot(reader: JournalReader, state: StreamState, end: int) -> None:
