@@ -1,28 +1,30 @@
-"""Follower: one stream, replayed for what its machine tells, as rows that are not in the lake yet.
+"""Follower: one stream, read for what its records tell, as rows that are not in the lake yet.
 
 Separate from `archive.py`, which decides what goes into the lake and when: this is about one
 stream, and everything in it happens at once, between two turns of the loop.  It must not know
 the lake, other streams or the clock.
 
-Live actors tell nothing.  A follower's machine does, from the watermark on: up to there its
-replay is mute, so that no row comes twice, however often it is rebuilt.
+Nothing is executed again here: a record has what came of it.  So a follower needs no state of
+before, and begins with the entry after the watermark however often it is made anew.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from analytics.lake import SCHEMAS
 from excore_ray.actors.archive_rows import Scales, ledger_rows, market_rows
-from excore_ray.actors.replay import SLICE_BYTES, Replay, kind_of
-from excore_ray.core.ledger import Ledger
-from excore_ray.core.market import Market
-from excore_ray.errors import JournalBroken
-from excore_ray.storage.journal import Entry, JournalReader, JournalStatus
+from excore_ray.actors.replay import SLICE_BYTES, kind_of
+from excore_ray.core.commands import LedgerRecord
+from excore_ray.core.events import Deal, OrderFinished
+from excore_ray.core.postings import postings_of
+from excore_ray.errors import JournalBroken, JournalForgotten
+from excore_ray.storage.journal import Entry, JournalReader
 
 CHUNKS_MAX = 64  # small ones are joined from here on: a question goes through all of them
 
@@ -46,11 +48,11 @@ class Range(NamedTuple):
 class Follower:
     """One stream on its way into the lake.
 
-    watermark: rows of entries up to this one are in the lake.  seq: the newest entry read; below
-    the watermark while the state there is being rebuilt.  moved_s: when the watermark last moved.
+    watermark: rows of entries up to this one are in the lake.  seq: the newest entry read.
+    time_us: its time, 0 while it is not known.  moved_s: when the watermark last moved.
     reader: is closed by close().
-    Raises JournalBroken when the journal ends before the watermark, SnapshotBroken when the state
-    there cannot be rebuilt, and what `Replay` raises.
+    Raises JournalBroken when the journal ends before the watermark, JournalForgotten when the
+    entry after it was truncated, JournalFailed.
     """
 
     def __init__(self, reader: JournalReader, watermark: int, now_s: float) -> None:
@@ -66,29 +68,20 @@ class Follower:
                 f" ends with entry {newest}: it has lost entries, or the lake belongs to another"
                 " journal. Restore the newest copy of the journal, or name another lake."
             )
+        self.seq = watermark
         self._reader = reader
-        self._single = _SingleFile(reader)
-        self._replay = Replay(self._single, self.kind, snapshot_seq_max=watermark)
+        self._telling = _TELLING[self.kind]
+        self.time_us = self._time_of(watermark)
         self._events: list[Any] = []  # told, and not made into rows yet
         self._seqs: list[int] = []  # the entry of each
         self._chunks: list[Chunk] = []
         self._taken: list[Chunk] = []  # those that are being written
-        self._listen_from_watermark()
-
-    @property
-    def seq(self) -> int:
-        """The newest entry that was applied."""
-        return self._replay.seq
+        reader.read(watermark + 1, 0)  # or what the lake lacks is nowhere any more
 
     @property
     def made_seq(self) -> int:
         """The newest entry whose rows can be had: all of it, and all before it."""
         return self._seqs[0] - 1 if self._seqs else self.seq
-
-    @property
-    def time_us(self) -> int:
-        """The time of the newest entry that was applied."""
-        return self._replay.machine.time_us
 
     @property
     def rows(self) -> int:
@@ -110,19 +103,19 @@ class Follower:
         return self._reader.status().next_seq - 1
 
     def read(self, bytes_max: int = SLICE_BYTES) -> int:
-        """Apply the next entries, about `bytes_max` of them; how many there were.
+        """Take in the next entries, about `bytes_max` of them; how many there were.
 
-        Raises what Replay.advance raises.  After anything but a failure to read, the follower
-        must not be used any more.
+        Raises what JournalReader.read raises; JournalBroken when an entry is no record of this
+        kind.  After anything but a failure to read, the follower must not be used any more.
         """
-        count = self._single.fetch(self.seq + 1, bytes_max)
-        for _ in range(count):
-            self._replay.advance()
-            told = len(self._events) - len(self._seqs)
-            if told:
-                self._seqs += [self.seq] * told
-            self._listen_from_watermark()
-        return count
+        entries = self._reader.read(self.seq + 1, bytes_max)
+        for entry in entries:
+            self.time_us, events = self._told_by(entry)
+            self.seq = entry.seq
+            if events:
+                self._events += events
+                self._seqs += [entry.seq] * len(events)
+        return len(entries)
 
     def convert(self, scales: Scales, now_s: float) -> None:
         """Make rows of what was told since the last call.
@@ -172,55 +165,54 @@ class Follower:
         """Let go of the journal."""
         self._reader.close()
 
+    def _told_by(self, entry: Entry) -> tuple[int, Sequence[object]]:
+        """An entry's time and events."""
+        try:
+            return self._telling(entry.body)
+        except (msgspec.MsgspecError, UnicodeDecodeError, ValueError) as fault:
+            raise JournalBroken(
+                f"stream {self.stream}: entry {entry.seq} does not tell what came of it: {fault}"
+            ) from fault
+
+    def _time_of(self, seq: int) -> int:
+        """The time of an entry, 0 when it cannot be had any more."""
+        try:
+            entries = self._reader.read(seq, 0) if seq else []
+        except JournalForgotten:
+            entries = []
+        return self._told_by(entries[0])[0] if entries else 0
+
     def _held(self) -> list[Chunk]:
         return self._taken + self._chunks
 
-    def _listen_from_watermark(self) -> None:
-        machine = self._replay.machine
-        assert isinstance(machine, Market | Ledger)
-        if self.seq == self.watermark and machine.events is None:
-            machine.events = self._events
+
+class _MarketTelling(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A `MarketRecord` of which only what is needed here is decoded."""
+
+    time_us: int
+    commands: msgspec.Raw
+    told: list[Deal | OrderFinished]
 
 
-class _SingleFile:
-    """A stream as the replay of a follower sees it: one entry a read.
+_decode_market = msgspec.json.Decoder(_MarketTelling).decode
+_decode_ledger = msgspec.json.Decoder(LedgerRecord).decode
 
-    So a replay stops after each entry, and what was told since the last one came with it.  Reads
-    ahead what fetch() is asked for, and nothing else.
-    """
 
-    def __init__(self, reader: JournalReader) -> None:
-        self.stream = reader.stream
-        self._reader = reader
-        self._ahead: deque[Entry] = deque()
+def _told_by_market(body: bytes) -> tuple[int, Sequence[object]]:
+    record = _decode_market(body)
+    return record.time_us, record.told
 
-    def fetch(self, from_seq: int, bytes_max: int) -> int:
-        """Read ahead; how many entries the next read() calls will give."""
-        assert not self._ahead, "entries were left over"
-        self._ahead.extend(self._reader.read(from_seq, bytes_max))
-        return len(self._ahead)
 
-    def read(self, from_seq: int, bytes_max: int) -> list[Entry]:
-        """The next entry; see JournalReader.read."""
-        del bytes_max  # one entry is always allowed
-        assert self._ahead[0].seq == from_seq, "entries are read in their order"
-        return [self._ahead.popleft()]
+def _told_by_ledger(body: bytes) -> tuple[int, Sequence[object]]:
+    record = _decode_ledger(body)
+    return record.time_us, postings_of(record)
 
-    def load_snapshot(self, seq_max: int | None = None) -> tuple[int, bytes] | None:
-        """See JournalReader.load_snapshot."""
-        return self._reader.load_snapshot(seq_max)
 
-    def save_snapshot(self, seq: int, body: bytes) -> None:
-        """See JournalReader.save_snapshot."""
-        self._reader.save_snapshot(seq, body)
-
-    def status(self) -> JournalStatus:
-        """See JournalReader.status."""
-        return self._reader.status()
-
-    def close(self) -> None:
-        """See JournalReader.close."""
-        self._reader.close()
+# By kind of stream: an entry's time and events.
+_TELLING: dict[str, Callable[[bytes], tuple[int, Sequence[object]]]] = {
+    "market": _told_by_market,
+    "ledger": _told_by_ledger,
+}
 
 
 def _joined(chunks: list[Chunk]) -> Chunk:

@@ -1,4 +1,4 @@
-"""Archive rows: what a machine told, as the tables of the lake.
+"""Archive rows: what records tell, as the tables of the lake.
 
 Separate because it is pure arithmetic: events and scales in, columns out.  It must not know
 journals, files or time.  A column is built as a whole, for a row is millions of times one.
@@ -19,8 +19,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from analytics.lake import SCHEMAS, decimal_array
-from excore_ray.core.events import TRADE, Deal, LegPosted, OrderFinished, Posting
+from excore_ray.core.events import Deal, OrderFinished
 from excore_ray.core.orders import FEE_SCALE, OrderType, Side
+from excore_ray.core.postings import TRADE, LegPosted, Posting
 from excore_ray.core.specs import Asset, Market
 
 _RATE = SCHEMAS["orders"].field("taker_fee").type

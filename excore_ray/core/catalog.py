@@ -85,6 +85,10 @@ class Catalog(Machine):
         """The market called `name` now."""
         return next((market for market in self.markets if market.name == name), None)
 
+    def record(self, commands: list[c.CatalogCommand]) -> c.CatalogRecord:
+        """See Machine.record."""
+        return c.CatalogRecord(self.time_us, commands)
+
     # Commands.
 
     def _create(self, command: c.CreateCatalog) -> Done:

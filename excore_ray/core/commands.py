@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import msgspec
 
+from excore_ray.core.events import Deal, OrderFinished
 from excore_ray.core.specs import MarketRules
 
 REQUEST_ID_BYTES = 16
@@ -325,17 +326,27 @@ CatalogCommand = (CreateCatalog | OpenEpoch | AddAsset | RenameAsset | AddMarket
 
 
 class MarketRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """One turn of a market, as journaled: applied in order at time_us, which never goes back."""
+    """One turn of a market, as journaled: applied in order at time_us, which never goes back.
+
+    told: what came of it, in the order in which it came.
+    """
 
     time_us: int
     commands: list[MarketCommand]
+    told: list[Deal | OrderFinished]
 
 
 class LedgerRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """One turn of a ledger shard, as journaled."""
+    """One turn of a ledger shard, as journaled.
+
+    told: available + frozen (prec_save) after each change of an account, in the order of the
+    changes; of a leg, which makes two, the asset that was paid, and what was left of it and of
+    the other.  `postings.postings_of` puts it together with the commands.
+    """
 
     time_us: int
     commands: list[LedgerCommand]
+    told: list[int]
 
 
 class CatalogRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -75,7 +75,7 @@ class Custodian(Desk):
     """One incarnation of a shard.  Feed `receive`, call `turn`, obey what it returns."""
 
     def __init__(self, ledger: Ledger, limits: CustodianLimits) -> None:
-        super().__init__(ledger, c.LedgerRecord)
+        super().__init__(ledger)
         self.ledger = ledger
         self.limits = limits
         self.known: frozenset[bytes] = frozenset()  # keys in the journal, of the next message

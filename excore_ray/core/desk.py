@@ -8,7 +8,6 @@ know what any command means.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import Any
 
 from excore_ray.core import commands as c
@@ -28,14 +27,12 @@ class Desk(ABC):
     def __init__(
         self,
         machine: Machine,
-        record: Callable[[int, list[Any]], Any],
         kind: type[Inflight] = Inflight,
     ) -> None:
         self.reception = Reception(machine.results)
         self.now_us = 0
         self.around: dict[str, str | int] = {}  # what the shell tells of itself, for the status
         self._machine = machine
-        self._record = record
         self._kind = kind
         self._commands: list[Any] = []
         self._keys: list[bytes] = []
@@ -167,7 +164,7 @@ class Desk(ABC):
         self.reception.expire(self.now_us)
         record = None
         if self._commands:
-            record = self._record(self._machine.time_us, self._commands)
+            record = self._machine.record(self._commands)
             self._commands = []
         turn = Turn(record, self._keys, replies + sends, self._fenced)
         self._keys = []

@@ -1,6 +1,7 @@
-"""Events: every output of a machine that the world may be told of, frozen.
+"""Events: what a market tells the world of, frozen.
 
-Separate from commands because events follow from them and are never applied.
+Separate from commands because events follow from them and are never applied.  They are journaled
+beside them: who wants to know what happened need not execute it again.
 Quantities have the scales of `orders.Order`; times are microseconds since the epoch.
 """
 
@@ -8,16 +9,12 @@ from __future__ import annotations
 
 import msgspec
 
-from excore_ray.core.commands import Leg
-
-TRADE, REFERRAL = "trade", "ref"  # the business of a leg's changes, and of a referrer's share
-
 
 class Event(msgspec.Struct, frozen=True, array_like=True, gc=False, tag_field="event"):
-    """Base of all events."""
+    """Base of all events: an array of tag and fields."""
 
 
-class Deal(Event, frozen=True, tag="deal"):
+class Deal(Event, frozen=True, tag="d"):
     """Two orders traded.  side is the taker's; fees are in what each side received (prec_save)."""
 
     deal_id: int
@@ -33,7 +30,7 @@ class Deal(Event, frozen=True, tag="deal"):
     maker_fee: int
 
 
-class OrderFinished(Event, frozen=True, tag="finished"):
+class OrderFinished(Event, frozen=True, tag="f"):
     """An order left its market for good: filled, cancelled with a deal, or a market order."""
 
     order_id: int
@@ -53,40 +50,3 @@ class OrderFinished(Event, frozen=True, tag="finished"):
     deal_stock: int
     deal_money: int
     deal_fee: int
-
-
-class LegPosted(Event, frozen=True, tag="leg"):
-    """The changes of one side of a deal: what was paid, what came and, unless it is 0, the fee.
-
-    Told as one, because nearly all changes are of deals, and share all but a few numbers.
-    debit_asset: what was paid.  debit_balance, credit_balance: available + frozen of the two
-    accounts after all of it, at prec_save; until the fee the latter was higher by the fee.
-    """
-
-    time_us: int
-    market_no: int
-    leg: Leg
-    debit_asset: int
-    debit_balance: int
-    credit_balance: int
-
-
-class Posting(Event, frozen=True, tag="posting"):
-    """One change of one account, other than by a leg.
-
-    change and balance (available + frozen after it) at prec_save.
-    business: "ref", or the caller's.  detail: for the caller's, JSON text; for a referrer's share
-    "" with the numbers in market_no, order_id and deal_id.
-    """
-
-    user: int
-    asset: int
-    time_us: int
-    business: str
-    change: int
-    balance: int
-    business_id: int = 0
-    detail: str = ""
-    market_no: int = 0
-    order_id: int = 0
-    deal_id: int = 0

@@ -17,7 +17,6 @@ from typing import Any
 import msgspec
 
 from excore_ray.core import commands as c
-from excore_ray.core.events import REFERRAL, LegPosted, Posting
 from excore_ray.core.machine import DONE, Machine
 from excore_ray.core.messages import Done
 from excore_ray.core.orders import ORDER_ID_STRIDE, Side, market_no_of
@@ -65,12 +64,13 @@ class MarketLink(msgspec.Struct, array_like=True):
 class Ledger(Machine):
     """Accounts, holds, fees and recorded results of one shard.
 
-    events: where it tells what happened, when somebody wants to know; see `Market`.
+    told: what every change of an account has left, as `LedgerRecord` has it.
     """
 
-    def __init__(self, events: list[LegPosted | Posting] | None = None) -> None:
+    told: list[int]
+
+    def __init__(self) -> None:
         super().__init__()
-        self.events = events
         self.shard = 0
         self.accounts: dict[int, dict[int, Account]] = {}  # user -> asset -> account
         self.holds: dict[int, dict[int, HeldFunds]] = {}  # market_no -> order_id -> hold
@@ -91,6 +91,10 @@ class Ledger(Machine):
             c.Release: self._release,
             c.OpenOrders: self._open_orders,
         }
+
+    def record(self, commands: list[c.LedgerCommand]) -> c.LedgerRecord:
+        """See Machine.record."""
+        return c.LedgerRecord(self.time_us, commands, self.told)
 
     def account(self, user: int, asset: int) -> Account:
         """The account of `user` in `asset`, made empty when there is none."""
@@ -154,19 +158,7 @@ class Ledger(Machine):
         self.updates[asset] = updates
         account = self.account(command.user, asset)
         account.available += change
-        if self.events is not None:
-            self.events.append(
-                Posting(
-                    command.user,
-                    asset,
-                    self.time_us,
-                    command.business,
-                    change,
-                    account.available + account.frozen,
-                    command.business_id,
-                    command.detail,
-                )
-            )
+        self.told.append(account.available + account.frozen)
         self.results.record(command.request_id, command.stamp_ms, self.time_us, DONE)
         return DONE
 
@@ -252,17 +244,11 @@ class Ledger(Machine):
             link.stock_id, link.money_id = taken, given
             link.received_money -= debit
             link.received_stock += received
-        if self.events is not None:
-            self.events.append(
-                LegPosted(
-                    self.time_us,
-                    market_no,
-                    leg,
-                    given,
-                    paying.available + paying.frozen,
-                    receiving.available + receiving.frozen,
-                )
-            )
+        self.told += (
+            given,
+            paying.available + paying.frozen,
+            receiving.available + receiving.frozen,
+        )
         if not hold.remaining:
             self._forget_hold(market_no, leg.order_id, hold)
 
@@ -275,20 +261,7 @@ class Ledger(Machine):
         else:
             link.money_id = referral.asset
             link.received_money += referral.amount
-        if self.events is not None:
-            self.events.append(
-                Posting(
-                    referral.user,
-                    referral.asset,
-                    self.time_us,
-                    REFERRAL,
-                    referral.amount,
-                    account.available + account.frozen,
-                    market_no=market_no,
-                    order_id=referral.order_id,
-                    deal_id=referral.deal_id,
-                )
-            )
+        self.told.append(account.available + account.frozen)
 
     def _release(self, link: MarketLink, market_no: int, release: c.Release) -> None:
         hold = self.holds[market_no][release.order_id]

@@ -44,13 +44,13 @@ _TAKER, _MAKER = Role.TAKER, Role.MAKER
 class Market(Machine):
     """Book, open orders, outboxes and recorded results of one market.
 
-    events: where it tells what happened, when somebody wants to know.  Whoever does replays the
-    journal; the live machine trades and tells nobody, which costs it nothing.
+    told: every deal, and every order that has left with a trace, as it happened.
     """
 
-    def __init__(self, events: list[Deal | OrderFinished] | None = None) -> None:
+    told: list[Deal | OrderFinished]
+
+    def __init__(self) -> None:
         super().__init__()
-        self.events = events
         self.rules = MarketRules(0, 0, 0, 0, 0, 1, 1, 1)
         self.ids_high = 0  # order numbers up to this one are durable
         self.id_base = 0  # smallest order id of this epoch
@@ -67,6 +67,10 @@ class Market(Machine):
             c.Cancel: self._cancel,
             c.Forget: self._forget,
         }
+
+    def record(self, commands: list[c.MarketCommand]) -> c.MarketRecord:
+        """See Machine.record."""
+        return c.MarketRecord(self.time_us, commands, self.told)
 
     def open_orders_of(self, user: int) -> Iterator[Order]:
         """The open orders of `user`, newest first."""
@@ -151,7 +155,7 @@ class Market(Machine):
                 unused -= need_of(self.rules, order)
         if order.left and limited:
             self._rest(order)
-        elif self.events is not None:
+        else:
             self._tell_finished(order)
         if unused:
             outbox.add(c.Release(order.order_id, unused))
@@ -256,8 +260,21 @@ class Market(Machine):
         deal = (self.last_deal_id, price, amount)
         paid = self._leg(taker, deal, _TAKER)
         given = self._leg(maker, deal, _MAKER)
-        if self.events is not None:
-            self.events.append(_deal_of(self.time_us, deal, (taker, paid), (maker, given)))
+        self.told.append(
+            Deal(
+                self.last_deal_id,
+                self.time_us,
+                taker.side,
+                price,
+                amount,
+                taker.order_id,
+                taker.user,
+                paid.fee,
+                maker.order_id,
+                maker.user,
+                given.fee,
+            )
+        )
         if not maker.left:
             side.remove(maker)
             self._close(maker)
@@ -307,14 +324,12 @@ class Market(Machine):
         if older is not None:
             older.user_newer = newer
             order.user_older = None
-        if self.events is not None:
-            self._tell_finished(order)
+        self._tell_finished(order)
 
     def _tell_finished(self, order: Order) -> None:
         if order.type == _LIMIT and order.left and not order.deal_stock:
             return  # cancelled untouched: it leaves no history
-        assert self.events is not None
-        self.events.append(
+        self.told.append(
             OrderFinished(
                 order.order_id,
                 order.user,
@@ -344,24 +359,3 @@ class Market(Machine):
     ) -> None:
         """Remember the answer.  place: the caller's shard and the last entry caused there, or 0."""
         self.results.record(command.request_id, command.stamp_ms, self.time_us, answer, place)
-
-
-def _deal_of(
-    time_us: int, deal: tuple[int, int, int], taken: tuple[Order, c.Leg], given: tuple[Order, c.Leg]
-) -> Deal:
-    deal_id, price, amount = deal
-    taker, paid = taken
-    maker, received = given
-    return Deal(
-        deal_id,
-        time_us,
-        taker.side,
-        price,
-        amount,
-        taker.order_id,
-        taker.user,
-        paid.fee,
-        maker.order_id,
-        maker.user,
-        received.fee,
-    )

@@ -57,7 +57,7 @@ class Registrar(Desk):
     """
 
     def __init__(self, catalog: Catalog, limits: RegistrarLimits) -> None:
-        super().__init__(catalog, c.CatalogRecord)
+        super().__init__(catalog)
         self.catalog = catalog
         self.limits = limits
         self.unstarted: set[int] = set()

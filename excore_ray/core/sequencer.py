@@ -37,7 +37,7 @@ class Sequencer(Desk):
     """One incarnation of a market.  Feed `receive`, call `turn`, obey what it returns."""
 
     def __init__(self, market: Market, limits: SequencerLimits) -> None:
-        super().__init__(market, c.MarketRecord, Waiting)
+        super().__init__(market, Waiting)
         self.market = market
         self.limits = limits
         self.links = _links_to(market)

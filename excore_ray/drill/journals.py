@@ -75,7 +75,7 @@ class MarketFacts:
     """
 
     def __init__(self, watched: Collection[int]) -> None:
-        self.machine = Market(events=[])
+        self.machine = Market()
         self.executed: list[Executed] = []
         self.deals: list[Deal] = []
         self.deal_seqs: list[int] = []
@@ -84,9 +84,7 @@ class MarketFacts:
 
     def apply(self, entry: Entry, record: c.MarketRecord) -> None:
         """The next entry."""
-        machine, events = self.machine, self.machine.events
-        assert events is not None
-        events.clear()
+        machine = self.machine
         first = len(self.executed)
         with _Listening(machine, (c.Place, c.Cancel), entry, self.executed):
             machine.apply(record, state_hash)
@@ -95,7 +93,7 @@ class MarketFacts:
             command = executed.command
             put = command.put if type(command) is c.Place else command
             touched.add(put.user)
-        for event in events:
+        for event in record.told:
             if type(event) is Deal:
                 self.deals.append(event)
                 self.deal_seqs.append(entry.seq)

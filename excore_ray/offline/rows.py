@@ -8,7 +8,7 @@ The hash is DuckDB's, of 64 bits: it tells accidents and bugs, not a forger who 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import duckdb
@@ -18,8 +18,7 @@ import pyarrow.compute as pc
 from analytics.lake import SCHEMAS, SORT_KEYS, FileEntry, Lake, LakeError, Manifest
 from analytics.lake_schema import DATE_COLUMNS
 from excore_ray.actors.archive_rows import Scales, ledger_rows, market_rows
-from excore_ray.core.ledger import Ledger
-from excore_ray.core.market import Market
+from excore_ray.core.postings import postings_of
 from excore_ray.offline.walk import Walk
 
 BLOCK = 4_096  # entries
@@ -48,7 +47,7 @@ class FilesMoved(Exception):
 class Teller:
     """The rows a walk makes, from `first` to `last` of its entries.
 
-    Told are what a machine tells; take() makes rows of them whenever there are enough.
+    Its records tell them; take() makes rows of them whenever there are enough.
     """
 
     def __init__(self, walk: Walk, first: int, last: int, scales: Scales) -> None:
@@ -58,20 +57,14 @@ class Teller:
         self._part = int(walk.stream.partition("-")[2])
         self._events: list[Any] = []
         self._seqs: list[int] = []
-        if first <= walk.seq + 1 <= last:
-            self._machine.events = self._events
-
-    @property
-    def _machine(self) -> Market | Ledger:
-        machine = self._walk.machine
-        assert isinstance(machine, Market | Ledger)
-        return machine
 
     def take(self, at_end: bool = False) -> dict[str, pa.Table]:
         """After a step, or at the end of all: rows by table, none when they are not due."""
         seq = self._walk.seq
-        self._seqs += [seq] * (len(self._events) - len(self._seqs))
-        self._machine.events = self._events if self._first <= seq + 1 <= self._last else None
+        if not at_end and self._first <= seq <= self._last:
+            events = self._told()
+            self._events += events
+            self._seqs += [seq] * len(events)
         if not self._events or not (at_end or len(self._events) >= EVENTS_MAX):
             return {}
         if self._walk.kind == "market":
@@ -81,6 +74,11 @@ class Teller:
         self._events.clear()
         self._seqs.clear()
         return made
+
+    def _told(self) -> Sequence[object]:
+        """What came of the newest entry, as its record has it and its replay confirmed it."""
+        record = self._walk.record
+        return record.told if self._walk.kind == "market" else postings_of(record)
 
 
 class Adder:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from typing import Any
 
 from excore_ray.actors.replay import KINDS, SLICE_BYTES, Replay, kind_of
 from excore_ray.core.commands import Checkpoint
@@ -46,6 +47,12 @@ class Walk:
         return self._replay.machine
 
     @property
+    def record(self) -> Any:
+        """The record of the newest entry."""
+        assert self._stepped.newest is not None, "no step was made yet"
+        return KINDS[self.kind].decode(self._stepped.newest.body)
+
+    @property
     def seq(self) -> int:
         """The newest entry that was applied."""
         return self._replay.seq
@@ -55,11 +62,10 @@ class Walk:
 
         Raises what Replay.advance raises: then the machine is of no use any more.
         """
-        decode = KINDS[self.kind].decode
         while self._replay.advance():
             newest = self._stepped.newest
             if newest is not None and _CHECKPOINT_MARK in newest.body:
-                commands = decode(newest.body).commands
+                commands = self.record.commands
                 self.hashes += sum(type(command) is Checkpoint for command in commands)
             yield self.seq
 

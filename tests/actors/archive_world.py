@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -86,17 +86,13 @@ class Life(Courier):
         disk = self.disks[stream]
         read_memory(disk).save_snapshot(disk.next_seq - 1, dump(machine))
 
-    def _take_events(self) -> None:
-        self.finished += (e for e in self.market.events or () if isinstance(e, OrderFinished))
-        super()._take_events()
-        self._write("market-1", self.market.epoch, self._market_journal)
-        for shard, journal in enumerate(self._ledger_journals):
-            self._write(f"ledger-{shard}", self.ledgers[shard].epoch, journal)
-
-    def _write(self, stream: str, epoch: int, journal: Sequence[Any]) -> None:
-        disk = self.disks.setdefault(stream, MemoryDisk(stream))
-        for record in journal[disk.next_seq - 1 :]:
-            self._land(stream, epoch, record)
+    def _landed(self, stream: str, record: c.MarketRecord | c.LedgerRecord) -> None:
+        super()._landed(stream, record)
+        if isinstance(record, c.MarketRecord):
+            self.finished += (e for e in record.told if isinstance(e, OrderFinished))
+            self._land(stream, self.market.epoch, record)
+        else:
+            self._land(stream, self.ledgers[int(stream[-1])].epoch, record)
 
     def _land(self, stream: str, epoch: int, record: Any) -> None:
         disk = self.disks.setdefault(stream, MemoryDisk(stream))

@@ -16,8 +16,9 @@ from analytics.lake import SCHEMAS
 from excore_ray.actors.archive_follower import Follower
 from excore_ray.actors.archive_rows import Scales, UnknownScale, ledger_rows, market_rows
 from excore_ray.core.commands import Leg
-from excore_ray.core.events import Deal, LegPosted, OrderFinished, Posting
+from excore_ray.core.events import Deal, OrderFinished
 from excore_ray.core.orders import Side, order_id_of
+from excore_ray.core.postings import LegPosted, Posting
 from excore_ray.core.specs import Asset, Market
 from tests.actors.archive_world import BTC, RULES, TABLES, USDT, Life, live
 from tests.core import machines

@@ -109,12 +109,10 @@ def test_a_journal_that_ends_before_the_watermark_is_told(tmp_path: Path) -> Non
     run(scenario())
 
 
-def altered(disk_entry: Entry) -> Entry:
-    """An entry whose state_hash is another."""
-    record = msgspec.json.decode(disk_entry.body, type=c.MarketRecord)
-    commands = [c.Checkpoint("0" * 64) if type(x) is c.Checkpoint else x for x in record.commands]
-    body = msgspec.json.encode(msgspec.structs.replace(record, commands=commands))
-    return msgspec.structs.replace(disk_entry, body=body)
+def silent(disk_entry: Entry) -> Entry:
+    """An entry that does not say what came of it."""
+    record = msgspec.json.decode(disk_entry.body)
+    return msgspec.structs.replace(disk_entry, body=msgspec.json.encode(record[:2]))
 
 
 def garbled(disk_entry: Entry) -> Entry:
@@ -122,7 +120,7 @@ def garbled(disk_entry: Entry) -> Entry:
     return msgspec.structs.replace(disk_entry, body=b"[1,2")
 
 
-@pytest.mark.parametrize("break_it", [altered, garbled])
+@pytest.mark.parametrize("break_it", [silent, garbled])
 def test_a_broken_stream_is_left_alone_and_the_others_go_on(
     break_it: Callable[[Entry], Entry], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -331,7 +331,6 @@ def test_checkpoints_are_recorded_and_every_replay_agrees() -> None:
             again, seq = replay(open_memory(town.disks[name]), name.partition("-")[0])
             assert seq == len(found)
             assert state_hash(again) == state_hash(shell.machine)
-        assert not getattr(town.shells["market-1"].machine, "events", None)
 
     play(scenario)
 

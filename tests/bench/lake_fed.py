@@ -13,7 +13,7 @@ import random
 import signal
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from excore_ray.actors.archive_follower import Follower
 from excore_ray.actors.archive_rows import Scales
 from excore_ray.actors.host import calm_collector
 from excore_ray.actors.plan import ArchiveSettings
-from excore_ray.actors.replay import Replay, kind_of
+from excore_ray.actors.replay import Replay
 from excore_ray.core import commands as c
 from excore_ray.core.catalog import Catalog
 from excore_ray.core.ledger import Ledger
@@ -52,10 +52,10 @@ class Town:
 
     def __init__(self) -> None:
         self.market, self.ledger, self.catalog = Market(), Ledger(), Catalog()
-        self._streams: dict[str, tuple[Machine, Callable[[int, list[Any]], object]]] = {
-            CATALOG: (self.catalog, c.CatalogRecord),
-            MARKET: (self.market, c.MarketRecord),
-            SHARD: (self.ledger, c.LedgerRecord),
+        self._streams: dict[str, Machine] = {
+            CATALOG: self.catalog,
+            MARKET: self.market,
+            SHARD: self.ledger,
         }
         self.journals: dict[str, list[bytes]] = {stream: [] for stream in self._streams}
         self._time_us = START_US
@@ -103,12 +103,12 @@ class Town:
         return c.Place(order_id_of(self._number, 1), put)
 
     def _run(self, stream: str, commands: list[Any]) -> None:
-        machine, kind = self._streams[stream]
+        machine = self._streams[stream]
         machine.begin(self._time_us)
         for command in commands:
             answer = machine.execute(command)
             assert not isinstance(answer, Refused), answer
-        self.journals[stream].append(msgspec.json.encode(kind(self._time_us, commands)))
+        self.journals[stream].append(msgspec.json.encode(machine.record(commands)))
 
 
 def _pay_in(user: int, asset: int) -> c.Update:
@@ -138,7 +138,7 @@ def archive_alone(folder: Path, deals: int) -> None:
     deals = asyncio.run(write_journals(journals, deals))
     print(f"the archive alone, {deals:,} deals of one market and one shard in journals")
     with _calm_collector():
-        split = {stream: _split_s(journals, stream) for stream in (MARKET, SHARD)}
+        split = {stream: _follow_s(journals, stream) for stream in (MARKET, SHARD)}
         began, cpu = time.perf_counter(), time.process_time()
         live = asyncio.run(_archive(journals, Lake(str(folder / "lake"))))
         wall, used = time.perf_counter() - began, time.process_time() - cpu
@@ -151,13 +151,6 @@ def archive_alone(folder: Path, deals: int) -> None:
         print(f"  {stream:10}{shown}")
     rest = used - sum(sum(parts.values()) for parts in split.values())
     print(f"  {'both':10}   Parquet, bars, commits {1e6 * rest / deals:.2f}", flush=True)
-
-
-def _split_s(journals: Path, stream: str) -> dict[str, float]:
-    """Seconds of processor that each step from a journal to rows takes."""
-    replay_s = _replay_s(journals, stream)
-    read_s, rows_s = _follow_s(journals, stream)
-    return {"replay": replay_s, "telling": read_s - replay_s, "rows": rows_s}
 
 
 @contextmanager
@@ -173,18 +166,7 @@ def _calm_collector() -> Iterator[None]:
         gc.unfreeze()
 
 
-def _replay_s(journals: Path, stream: str) -> float:
-    reader = read_sqlite(journals, stream)
-    began = time.process_time()
-    running = Replay(reader, kind_of(stream))
-    while running.advance():
-        continue
-    took = time.process_time() - began
-    reader.close()
-    return took
-
-
-def _follow_s(journals: Path, stream: str) -> tuple[float, float]:
+def _follow_s(journals: Path, stream: str) -> dict[str, float]:
     """Seconds of processor for reading a stream with a follower, and for making rows of it."""
     read_s = rows_s = 0.0
     catalog = Replay(read_sqlite(journals, CATALOG), CATALOG)
@@ -206,7 +188,7 @@ def _follow_s(journals: Path, stream: str) -> tuple[float, float]:
             follower.take()
             follower.settle(follower.seq, 0.0)
     follower.close()
-    return read_s, rows_s
+    return {"read": read_s, "rows": rows_s}
 
 
 async def _archive(journals: Path, lake: Lake) -> int:

@@ -7,7 +7,7 @@ amount should be.
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -18,6 +18,7 @@ from excore_ray.core.events import Deal
 from excore_ray.core.ledger import Ledger
 from excore_ray.core.market import Market
 from excore_ray.core.orders import Side, order_id_of
+from excore_ray.core.postings import postings_of
 from excore_ray.core.reads import answer_ledger_query
 from excore_ray.core.reasons import Reason, Refused
 from excore_ray.core.sharding import shard_of
@@ -36,15 +37,14 @@ class Courier:
     """market and ledgers as they are now; deals and postings, all there ever were."""
 
     def __init__(self, rules: MarketRules, shards: int) -> None:
-        self.market = Market(events=[])
-        self.ledgers = [Ledger(events=[]) for _ in range(shards)]
+        self.market = Market()
+        self.ledgers = [Ledger() for _ in range(shards)]
         self.deals: list[Deal] = []
         self.postings: list[Change] = []
         self.forced = False
         self._time_us = START_US
         self._number = 0
-        self._market_journal: list[c.MarketRecord] = []
-        self._ledger_journals: list[list[c.LedgerRecord]] = [[] for _ in range(shards)]
+        self._journals: dict[str, list[Any]] = {}
         self._run_market(c.CreateMarket(rules, shards))
         self.new_epoch()
         for shard in range(shards):
@@ -131,12 +131,8 @@ class Courier:
 
     def reload(self) -> None:
         """Go on with machines out of their snapshots."""
-        self._take_events()
         self.market = load_market(dump(self.market))
-        self.market.events = []
         self.ledgers = [load_ledger(dump(ledger)) for ledger in self.ledgers]
-        for ledger in self.ledgers:
-            ledger.events = []
 
     # What must hold.
 
@@ -153,13 +149,13 @@ class Courier:
         Time has gone on for the live ones with every refusal, which no journal knows of.
         """
         market = Market()
-        for record in self._market_journal:
+        for record in self._journals["market-1"]:
             market.apply(_again(record), state_hash)
         market.begin(self.market.time_us)
         assert state_hash(market) == state_hash(self.market)
-        for journal, live in zip(self._ledger_journals, self.ledgers, strict=True):
+        for shard, live in enumerate(self.ledgers):
             ledger = Ledger()
-            for ledger_record in journal:
+            for ledger_record in self._journals[f"ledger-{shard}"]:
                 ledger.apply(_again(ledger_record), state_hash)
             ledger.begin(live.time_us)
             assert state_hash(ledger) == state_hash(live)
@@ -193,9 +189,8 @@ class Courier:
         self.market.begin(self._time_us)
         answer = self.market.execute(command)
         if not isinstance(answer, Refused):
-            record = c.MarketRecord(self._time_us, [command, c.Checkpoint(state_hash(self.market))])
-            self._market_journal.append(record)
-        self._take_events()
+            record = self.market.record([command, c.Checkpoint(state_hash(self.market))])
+            self._landed("market-1", record)
         return answer
 
     def _run_ledger(self, shard: int, command: c.LedgerCommand) -> m.Placed | m.Done | Refused:
@@ -203,17 +198,16 @@ class Courier:
         ledger.begin(self._time_us)
         answer = ledger.execute(command)
         if not isinstance(answer, Refused):
-            record = c.LedgerRecord(self._time_us, [command, c.Checkpoint(state_hash(ledger))])
-            self._ledger_journals[shard].append(record)
-        self._take_events()
+            record = ledger.record([command, c.Checkpoint(state_hash(ledger))])
+            self._landed(f"ledger-{shard}", record)
         return answer
 
-    def _take_events(self) -> None:
-        self.deals += (event for event in self.market.events if isinstance(event, Deal))
-        self.market.events.clear()
-        for ledger in self.ledgers:
-            self.postings += changes_of(ledger.events)
-            ledger.events.clear()
+    def _landed(self, stream: str, record: c.MarketRecord | c.LedgerRecord) -> None:
+        self._journals.setdefault(stream, []).append(record)
+        if isinstance(record, c.MarketRecord):
+            self.deals += (event for event in record.told if isinstance(event, Deal))
+        else:
+            self.postings += changes_of(postings_of(record))
 
 
 def _again(record: Record) -> Record:

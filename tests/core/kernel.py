@@ -110,7 +110,7 @@ class Kernel:
         return self.market.execute(c.Cancel(self._request_id(), 0, user, order_id))
 
     def _report_deals(self, reports: list[str]) -> None:
-        events = self.market.events
+        events = self.market.told
         for event in events:
             if type(event) is Deal:
                 maker = self._theirs[event.maker_order_id >> 12]

@@ -41,7 +41,7 @@ def request_id() -> bytes:
 
 def new_market(rules: MarketRules = PLAIN, shards: int = 2) -> Market:
     """A market in its first epoch, with ids for all orders there may ever be."""
-    market = Market(events=[])
+    market = Market()
     market.begin(START_US)
     market.execute(c.CreateMarket(rules, shards))
     market.execute(c.OpenEpoch(1))
@@ -51,7 +51,7 @@ def new_market(rules: MarketRules = PLAIN, shards: int = 2) -> Market:
 
 def new_ledger(shard: int = 0, shards: int = 1) -> Ledger:
     """A shard in its first epoch, without accounts."""
-    ledger = Ledger(events=[])
+    ledger = Ledger()
     ledger.begin(START_US)
     ledger.execute(c.CreateShard(shard, shards))
     ledger.execute(c.OpenEpoch(1))

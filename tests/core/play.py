@@ -109,13 +109,13 @@ class Player:
 
     def _expect(self, answer: object, outcome: str) -> None:
         deals: list[str] = []
-        for event in self.market.events[self._seen :]:
+        for event in self.market.told[self._seen :]:
             if isinstance(event, Deal):
                 maker = self.names[event.maker_order_id]
                 deals.append(f"{maker} {event.amount}@{event.price}")
             else:
                 self._finished.append(self.names[event.order_id])
-        self._seen = len(self.market.events)
+        self._seen = len(self.market.told)
         if isinstance(answer, Refused):
             happened = f"refused {answer.reason.name.lower()}"
         else:
@@ -125,6 +125,7 @@ class Player:
 
     def _wait(self, words: list[str], outcome: str) -> None:
         self.market.begin(self.market.time_us + int(words[0]) * 1_000_000)
+        self._seen = 0
 
     def _depth(self, words: list[str], outcome: str) -> None:
         levels = self.market.sides[SIDES[words[0]]].levels()
@@ -157,9 +158,9 @@ def play(market: Market, script: str) -> Player:
 
 def finished_orders(market: Market) -> list[OrderFinished]:
     """What has been told of orders that are over."""
-    return [event for event in market.events if isinstance(event, OrderFinished)]
+    return [event for event in market.told if isinstance(event, OrderFinished)]
 
 
 def deals(market: Market) -> list[Deal]:
     """What has been told of deals."""
-    return [event for event in market.events if isinstance(event, Deal)]
+    return [event for event in market.told if isinstance(event, Deal)]

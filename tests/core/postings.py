@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from excore_ray.core.events import LegPosted, Posting
+from excore_ray.core import commands as c
+from excore_ray.core.ledger import Ledger
+from excore_ray.core.postings import LegPosted, Posting, postings_of
 
 
 class Change(NamedTuple):
@@ -29,6 +31,13 @@ class Change(NamedTuple):
     price: int = 0
     amount: int = 0
     fee_rate: int = -1
+
+
+def told_by(ledger: Ledger, *commands: c.LedgerCommand) -> list[LegPosted | Posting]:
+    """What a shard tells of these commands, which are all that has changed its accounts since it
+    last began a record, or since its `told` was cleared.
+    """
+    return postings_of(ledger.record([*commands]))
 
 
 def changes_of(events: Iterable[LegPosted | Posting]) -> list[Change]:

@@ -93,7 +93,7 @@ def test_cointossx(case: dict[str, Any]) -> None:
     table = Table()
     for row in case["init"]:
         table.put(row, 0)
-    table.market.events.clear()
+    table.market.told.clear()
     for row in case["input"]:
         if case["kind"] == "cancel":
             answer = table.cancel(row)
@@ -103,7 +103,7 @@ def test_cointossx(case: dict[str, Any]) -> None:
             answer = table.put(row, int(case.get("rpc_market_buy_money", "0")))
             empty = row["type"] == "market" and not case["expect_trades"]
             assert isinstance(answer, Refused) == empty
-    trades = [(e.price, e.amount) for e in table.market.events if isinstance(e, Deal)]
+    trades = [(e.price, e.amount) for e in table.market.told if isinstance(e, Deal)]
     assert trades == [(int(t["price"]), int(t["amount"])) for t in case["expect_trades"]]
     # Sides as they were put: the book of limitOrder/Test7 names the wrong one.
     sides = {row["ref"]: SIDES[row["side"]] for row in (*case["init"], *case["input"])}

@@ -9,13 +9,14 @@ import msgspec
 import pytest
 
 from excore_ray.core import commands as c
-from excore_ray.core.events import LegPosted
 from excore_ray.core.ledger import Ledger, resting_key
 from excore_ray.core.messages import Done
 from excore_ray.core.orders import order_id_of
+from excore_ray.core.postings import LegPosted, postings_of
 from excore_ray.core.reasons import Reason, Refused
+from excore_ray.core.snapshot import dump, load_ledger, state_hash
 from tests.core.machines import MONEY, START_US, STOCK, new_ledger, update
-from tests.core.postings import changes_of
+from tests.core.postings import changes_of, told_by
 
 ALICE, BOB = 1, 2
 A1, A2, A3, B1 = (order_id_of(n, 1) for n in (1, 2, 3, 4))
@@ -27,6 +28,10 @@ def accounts(ledger: Ledger) -> dict[tuple[int, int], tuple[int, int]]:
         for user, assets in ledger.accounts.items()
         for asset, account in assets.items()
     }
+
+
+def again(ledger: Ledger) -> Ledger:
+    return load_ledger(dump(ledger))
 
 
 def give(ledger: Ledger, *rows: tuple[int, int, int]) -> None:
@@ -80,18 +85,18 @@ def test_update(
     ledger: Ledger, before: int, options: dict[str, Any], expected: Reason | int
 ) -> None:
     give(ledger, (ALICE, MONEY, before))
-    ledger.events.clear()
+    ledger.told.clear()
     command = msgspec.structs.replace(update(ALICE, MONEY, 0), **options)
     answer = ledger.execute(command)
     if isinstance(expected, Reason):
         assert isinstance(answer, Refused)
         assert answer.reason is expected
-        assert (accounts(ledger)[ALICE, MONEY], ledger.events) == ((before, 0), [])
+        assert (accounts(ledger)[ALICE, MONEY], ledger.told) == ((before, 0), [])
         assert ledger.results.get(command.request_id) is None
     else:
         assert answer == Done()
         assert accounts(ledger)[ALICE, MONEY] == (expected, 0)
-        (row,) = ledger.events
+        (row,) = changes_of(told_by(ledger, command))
         assert (row.user, row.asset, row.time_us) == (ALICE, MONEY, START_US)
         assert (row.change, row.balance) == (options["change"], expected)
         assert (row.business, row.business_id) == ("test", command.business_id)
@@ -128,15 +133,16 @@ def test_net_updates_are_counted_per_asset(ledger: Ledger) -> None:
 def test_a_deal_posts_its_rows_in_order(ledger: Ledger) -> None:
     give(ledger, (ALICE, STOCK, 10), (BOB, MONEY, 1_000))
     ledger.execute(reserve((A1, ALICE, STOCK, 10), (B1, BOB, MONEY, 1_000)))
-    ledger.events.clear()
+    ledger.told.clear()
     entries = (
         sold(A1, 10, 1_000, fee=20, referral=5),
         bought(B1, 10, 1_000, fee=1, referral=1),
         c.Referral(7, MONEY, 5, A1, 9, False),
         c.Referral(8, STOCK, 1, B1, 9, True),
     )
-    ledger.execute(settle(1, *entries, emitted=(-10 + 10 - 1 + 1, 1_000 - 5 - 1_000 + 5)))
-    told = changes_of(ledger.events)
+    settling = settle(1, *entries, emitted=(-10 + 10 - 1 + 1, 1_000 - 5 - 1_000 + 5))
+    ledger.execute(settling)
+    told = changes_of(told_by(ledger, settling))
     rows = [(e.user, e.asset, e.business, e.change, e.balance, e.fee_rate) for e in told]
     assert rows == [
         (ALICE, STOCK, "trade", -10, 0, -1),
@@ -159,19 +165,21 @@ def test_a_deal_posts_its_rows_in_order(ledger: Ledger) -> None:
 def test_a_leg_is_told_as_one_with_the_balances_after_it(ledger: Ledger) -> None:
     give(ledger, (ALICE, STOCK, 15), (ALICE, MONEY, 3))
     ledger.execute(reserve((A1, ALICE, STOCK, 10)))
-    ledger.events.clear()
+    ledger.told.clear()
     leg = sold(A1, 4, 400, fee=8)
-    ledger.execute(settle(1, leg, emitted=(-4, 400)))
+    settling = settle(1, leg, emitted=(-4, 400))
+    ledger.execute(settling)
     # What is frozen still belongs to her: 15 - 4 are left of the stock, and 3 + 400 - 8 of money.
-    assert ledger.events == [LegPosted(START_US, 1, leg, STOCK, 11, 395)]
+    assert told_by(ledger, settling) == [LegPosted(START_US, 1, leg, STOCK, 11, 395)]
 
 
 def test_without_a_fee_there_is_no_fee_row(ledger: Ledger) -> None:
     give(ledger, (ALICE, STOCK, 10))
     ledger.execute(reserve((A1, ALICE, STOCK, 10)))
-    ledger.events.clear()
-    ledger.execute(settle(1, sold(A1, 4, 400), emitted=(-4, 400)))
-    assert [(e.asset, e.change, e.balance) for e in changes_of(ledger.events)] == [
+    ledger.told.clear()
+    settling = settle(1, sold(A1, 4, 400), emitted=(-4, 400))
+    ledger.execute(settling)
+    assert [(e.asset, e.change, e.balance) for e in changes_of(told_by(ledger, settling))] == [
         (STOCK, -4, 6),
         (MONEY, 400, 400),
     ]
@@ -182,10 +190,11 @@ def test_without_a_fee_there_is_no_fee_row(ledger: Ledger) -> None:
 def test_a_self_trade_books_the_taker_before_the_maker(ledger: Ledger) -> None:
     give(ledger, (ALICE, STOCK, 5), (ALICE, MONEY, 500))
     ledger.execute(reserve((A1, ALICE, STOCK, 5), (A2, ALICE, MONEY, 500)))
-    ledger.events.clear()
+    ledger.told.clear()
     buys = msgspec.structs.replace(bought(A2, 5, 500, fee=1), user=ALICE)
-    ledger.execute(settle(1, sold(A1, 5, 500, fee=2), buys))
-    assert [(e.asset, e.change, e.balance) for e in changes_of(ledger.events)] == [
+    settling = settle(1, sold(A1, 5, 500, fee=2), buys)
+    ledger.execute(settling)
+    assert [(e.asset, e.change, e.balance) for e in changes_of(told_by(ledger, settling))] == [
         (STOCK, -5, 0),
         (MONEY, 500, 1_000),
         (MONEY, -2, 998),
@@ -207,7 +216,7 @@ def test_holds_end_with_their_order(ledger: Ledger) -> None:
     assert ledger.resting == {resting_key(ALICE, 1): 1}
     ledger.execute(settle(4, c.Release(A2, 10)))
     assert (ledger.resting, accounts(ledger)[ALICE, STOCK]) == ({}, (30, 0))
-    assert ledger.events[1:] == [], "freezing and releasing change no balance"
+    assert ledger.told == [30], "freezing and releasing change no balance"
 
 
 def test_void_gives_back_and_remembers(ledger: Ledger) -> None:
@@ -299,13 +308,38 @@ def test_received_is_kept_by_market_and_by_asset(ledger: Ledger) -> None:
 
 
 def test_refused_commands_must_not_be_journaled(ledger: Ledger) -> None:
-    record = c.LedgerRecord(START_US, [update(ALICE, MONEY, -1)])
+    record = c.LedgerRecord(START_US, [update(ALICE, MONEY, -1)], [])
     with pytest.raises(AssertionError, match="journaled but refused"):
         ledger.apply(record, lambda machine: "")
 
 
+def test_what_a_record_tells_must_have_come_of_it(ledger: Ledger) -> None:
+    paid = update(ALICE, MONEY, 7)
+    for told in ([], [8], [7, 7]):
+        with pytest.raises(AssertionError, match="tells otherwise"):
+            again(ledger).apply(c.LedgerRecord(START_US, [paid], told), state_hash)
+    ledger.apply(c.LedgerRecord(START_US, [paid], [7]), state_hash)
+
+
+TOLD_AMISS = [
+    ([update(ALICE, MONEY, 7)], []),
+    ([update(ALICE, MONEY, 7)], [7, 7]),
+    ([c.OpenEpoch(2)], [7]),
+    ([settle(1, sold(A1, 4, 400))], [STOCK, 6]),
+    ([settle(1, c.Release(A1, 4))], [6]),
+]
+
+
+@pytest.mark.parametrize(("commands", "told"), TOLD_AMISS)
+def test_what_is_told_belongs_to_the_commands(
+    commands: list[c.LedgerCommand], told: list[int]
+) -> None:
+    with pytest.raises(ValueError, match="told"):
+        postings_of(c.LedgerRecord(START_US, commands, told))
+
+
 def test_a_checkpoint_must_agree(ledger: Ledger) -> None:
-    record = c.LedgerRecord(START_US, [c.Checkpoint("abc")])
+    record = c.LedgerRecord(START_US, [c.Checkpoint("abc")], [])
     ledger.apply(record, lambda machine: "abc")
     with pytest.raises(AssertionError, match="replay differs"):
         ledger.apply(record, lambda machine: "abd")

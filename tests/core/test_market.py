@@ -256,7 +256,7 @@ def test_a_market_order_gives_back_what_it_did_not_use(market: Market) -> None:
 
 def test_refused_commands_change_nothing(market: Market) -> None:
     play(market, "put a1 ask 5 @ 100")
-    before = (market.last_order_id, market.events[:], len(market.results), entries(market, 0))
+    before = (market.last_order_id, market.told[:], len(market.results), entries(market, 0))
     play(
         market,
         """
@@ -265,7 +265,7 @@ def test_refused_commands_change_nothing(market: Market) -> None:
     )
     market.execute(cancel(2, 4097))
     market.execute(cancel(1, 99 * 4096 + 1))
-    after = (market.last_order_id, market.events[:], len(market.results), entries(market, 0))
+    after = (market.last_order_id, market.told[:], len(market.results), entries(market, 0))
     assert before == after
 
 
@@ -275,7 +275,7 @@ def place(market: Market, number: int, put: c.PutLimit | None = None, market_no:
 
 def reserved(high: int) -> Market:
     """A market with order numbers up to `high` only."""
-    market = Market(events=[])
+    market = Market()
     for command in (c.CreateMarket(PLAIN, 1), c.OpenEpoch(1), c.ReserveIds(high)):
         market.execute(command)
     return market

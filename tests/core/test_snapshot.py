@@ -57,7 +57,7 @@ def busy_market() -> Market:
     market.outboxes[0].forget(2)
     market.begin(market.time_us + 10_000_000)
     market.execute(c.Place(order_id_of(100, 1), put_limit(3, Side.SELL, 10**30, 10**20)))
-    market.events.clear()
+    market.told.clear()
     return market
 
 
@@ -74,7 +74,6 @@ def more_for_market() -> list[c.MarketCommand]:
 def test_a_loaded_market_goes_on() -> None:
     market = busy_market()
     again = load_market(dump(market))
-    again.events = []
     assert state_hash(again) == state_hash(market)
     assert dump(again) == dump(market)
     check_market(again)
@@ -83,7 +82,7 @@ def test_a_loaded_market_goes_on() -> None:
             machine.begin(machine.time_us + 1_000_000)
         assert again.execute(command) == market.execute(command)
         assert state_hash(again) == state_hash(market)
-    assert again.events == market.events
+    assert again.told == market.told
     assert [box.dump() for box in again.outboxes] == [box.dump() for box in market.outboxes]
     check_market(again)
     for machine in (market, again):
@@ -116,7 +115,7 @@ def busy_ledger() -> Ledger:
     leg = c.Leg(ids[0], 1, 1, 2, 1, 10, 5, 20, 5, MONEY, 50, 10, 3)
     ledger.execute(c.Settle(1, 1, ids[1], 1, [leg, c.Release(ids[2], 5)], (-5, 47)))
     ledger.execute(c.Void(1, [ids[3]]))
-    ledger.events.clear()
+    ledger.told.clear()
     return ledger
 
 
@@ -136,7 +135,6 @@ def more_for_ledger() -> list[c.LedgerCommand]:
 def test_a_loaded_ledger_goes_on() -> None:
     ledger = busy_ledger()
     again = load_ledger(dump(ledger))
-    again.events = []
     assert (state_hash(again), dump(again)) == (state_hash(ledger), dump(ledger))
     assert again.resting == ledger.resting
     check_ledger(again, forced=True)
@@ -146,7 +144,7 @@ def test_a_loaded_ledger_goes_on() -> None:
         assert again.execute(command) == ledger.execute(command)
         assert state_hash(again) == state_hash(ledger)
         check_ledger(again, forced=True)
-    assert again.events == ledger.events
+    assert again.told == ledger.told
 
 
 def busy_catalog() -> Catalog:

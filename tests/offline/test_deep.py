@@ -222,7 +222,7 @@ def test_an_entry_that_was_skipped(tmp_path: Path) -> None:
     settle = next(each for each in record.commands if type(each) is c.Settle)
     later = msgspec.structs.replace(settle, first_out_seq=settle.first_out_seq + 1)
     commands = [later if each is settle else each for each in record.commands]
-    body = msgspec.json.encode(c.LedgerRecord(record.time_us, commands))
+    body = msgspec.json.encode(c.LedgerRecord(record.time_us, commands, record.told))
     disk.entries[at] = msgspec.structs.replace(disk.entries[at], body=body)
     planted.write()
     expect(judge(planted), SHARD, f"entries out of order (in entry {at + 1} of stream ledger-0)")
@@ -234,10 +234,21 @@ def test_a_recorded_hash_that_does_not_come_out(tmp_path: Path) -> None:
     record = msgspec.json.decode(disk.entries[9].body, type=c.MarketRecord)
     commands = [c.Checkpoint("0" * 64) if type(each) is c.Checkpoint else each
                 for each in record.commands]  # fmt: skip
-    body = msgspec.json.encode(c.MarketRecord(record.time_us, commands))
+    body = msgspec.json.encode(c.MarketRecord(record.time_us, commands, record.told))
     disk.entries[9] = msgspec.structs.replace(disk.entries[9], body=body)
     planted.write()
     expect(judge(planted), MARKET, "replay differs from what ran (in entry 10")
+
+
+def test_a_record_that_tells_what_did_not_happen(tmp_path: Path) -> None:
+    planted = whole(tmp_path)
+    disk = planted.life.disks[MARKET]
+    records = [msgspec.json.decode(entry.body, type=c.MarketRecord) for entry in disk.entries]
+    at = next(n for n, record in enumerate(records) if record.told)
+    body = msgspec.json.encode(msgspec.structs.replace(records[at], told=records[at].told[1:]))
+    disk.entries[at] = msgspec.structs.replace(disk.entries[at], body=body)
+    planted.write()
+    expect(judge(planted), MARKET, f"replay tells otherwise than what ran (in entry {at + 1}")
 
 
 def test_money_that_came_from_nowhere(tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ class Planted:
                 elif made is not None:
                     machine.execute(made)
                 commands += [made] if made is not None else []
-            body = msgspec.json.encode(type(record)(record.time_us, commands))
+            body = msgspec.json.encode(machine.record(commands))
             again.land(entry.seq, entry.epoch, [body], [])
         self.life.disks[stream] = again
         return changed

@@ -146,10 +146,13 @@ class Exchange(Hooks):
         self.world.say(f"{stream} journaled", body)
         shadow = self.shadows[stream]
         record = DECODERS[kind_of(stream)](body)
+        shadow.begin(record.time_us)
         for command in record.commands:
             # One by one: a denial may rest on the state between two commands of a record.
-            shadow.apply(type(record)(record.time_us, [command]), state_hash)
+            shadow.repeat(command, state_hash)
             self.on_command(stream)
+        if shadow.record(record.commands) != record:
+            raise Violation(f"{stream} tells otherwise than its replay: {record}")
         for command in record.commands:
             self._executed(shadow, command.put if type(command) is Place else command)
         if type(shadow) is Market:
