@@ -60,6 +60,7 @@ class Exchange(Hooks):
         self.live: dict[str, Process] = {}
         self.zombies: list[Process] = []
         self.gateways: list[Gateway] = []
+        self._gateway_of: dict[str, Gateway] = {}  # all there ever were, by name
         self.gateway_number = 0
         self.recorded: dict[bytes, Result] = {}  # whatever was executed, and never forgotten
         self.version_of: dict[bytes, int] = {}  # catalog changes: request -> version
@@ -98,17 +99,17 @@ class Exchange(Hooks):
 
     def send(self, source: str, target: str, message: m.WireMessage) -> None:
         """Give a message to the network."""
-        self.world.send(source, target, message, lambda body: self.deliver(source, target, body))
+        self.world.send(source, target, message, self.deliver)
 
     def deliver(self, source: str, target: str, body: bytes) -> None:
         """A message comes out of the network, maybe at a zombie."""
-        if target.startswith("gateway"):
-            for gateway in self.gateways:
-                if gateway.name == target:
-                    gateway.deliver(source, body)
+        gateway = self._gateway_of.get(target)
+        if gateway is not None:
+            gateway.deliver(source, body)
             return
-        processes = [p for p in (self.live.get(target), *self.zombies) if p is not None]
-        found = [p for p in processes if p.stream == target and p.up and p.ready]
+        live = self.live.get(target)
+        found = [live] if live is not None and live.up and live.ready else []
+        found += [p for p in self.zombies if p.stream == target and p.up and p.ready]
         if found:
             self._guard(self.world.random.choice(found), source, body)
 
@@ -146,9 +147,13 @@ class Exchange(Hooks):
         self.world.say(f"{stream} journaled", body)
         shadow = self.shadows[stream]
         record = DECODERS[kind_of(stream)](body)
-        for command in record.commands:
-            # One by one: a denial may rest on the state between two commands of a record.
-            shadow.apply(type(record)(record.time_us, [command]), state_hash)
+        one_by_one = [record]
+        if len(record.commands) > 1:
+            # A denial may rest on the state between two commands of a record.
+            kind, time_us = type(record), record.time_us
+            one_by_one = [kind(time_us, [command]) for command in record.commands]
+        for each in one_by_one:
+            shadow.apply(each, state_hash)
             self.on_command(stream)
         for command in record.commands:
             self._executed(shadow, command.put if type(command) is Place else command)
@@ -294,6 +299,8 @@ class Exchange(Hooks):
         """A tick: who is busy takes a turn, the others one now and then, as shells do."""
         self._ticks += 1
         idle = self._ticks % IDLE_TICKS == 0
+        if self.zombies:
+            self.zombies = [zombie for zombie in self.zombies if zombie.up]
         for process in [*self.live.values(), *self.zombies]:
             due = process.up and process.ready and not process.waiting
             if due and (idle or process.desk.busy):
@@ -302,7 +309,9 @@ class Exchange(Hooks):
     def new_gateway(self) -> Gateway:
         """One more gateway; its name is never used again."""
         self.gateway_number += 1
-        return Gateway(self.world, f"gateway-{self.gateway_number}", self.send)
+        gateway = Gateway(self.world, f"gateway-{self.gateway_number}", self.send)
+        self._gateway_of[gateway.name] = gateway
+        return gateway
 
     def end_gateway(self, gateway: Gateway) -> None:
         """A gateway that was replaced ends at last."""
