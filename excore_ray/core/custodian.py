@@ -200,7 +200,7 @@ class Custodian(Desk):
                 continue  # the settlement of this very order may be on its way
             talk.aborted.append(order_id)
             held = self.ledger.hold_of(order_id) is not None
-            never = order_id < link.id_base or order_id < link.low or order_id in link.void
+            never = order_id < link.low or order_id in link.void
             if (held or not never) and order_id not in void:
                 void.append(order_id)
         if void:
@@ -211,7 +211,7 @@ class Custodian(Desk):
             return
         ledger, market_no = self.ledger, message.market_no
         link, held = ledger.links.get(market_no, _UNKNOWN), ledger.holds_of(market_no)
-        low = max(link.low, link.id_base, self._lows.get(market_no, 0))
+        low = max(link.low, self._lows.get(market_no, 0))
         # Each hold is frozen as soon as it is decided, so that the next one finds it frozen.
         holds: list[c.Hold] = []
         fresh: list[int] = []

@@ -45,9 +45,8 @@ class CatalogLease:
             if message.copy is not None:
                 self._install(message.copy)
                 self._acknowledge = True
-            # A late lease of a version that is no longer used here extends nothing.
-            if self._names is not None and self._names.version == message.version:
-                self.until_us = max(self.until_us, message.sent_us + message.lease_us)
+            # Even one of an older version: the catalog counts it for whatever is used here now.
+            self.until_us = max(self.until_us, message.sent_us + message.lease_us)
 
     def _install(self, copy: CatalogCopy) -> None:
         if self._names is None or copy.version >= self._names.version:

@@ -45,14 +45,13 @@ class HeldFunds(msgspec.Struct, gc=False, array_like=True):
 class MarketLink(msgspec.Struct, array_like=True):
     """What a shard knows of one market.
 
-    epoch: the newest heard of.  applied: newest entry applied.  id_base: order ids below it are
-    older than the epoch.  low: ids below it are decided.  received: since the beginning.
+    epoch: the newest heard of.  applied: newest entry applied.  low: order ids below it are
+    decided, those of older epochs among them.  received: since the beginning.
     void: ids never to be granted again.  stock_id, money_id: its assets, 0 until one has moved.
     """
 
     epoch: int = 0
     applied: int = 0
-    id_base: int = 0
     low: int = 0
     received_stock: int = 0
     received_money: int = 0
@@ -284,7 +283,6 @@ class Ledger(Machine):
             assert hold is not None, f"open order {order_id} has no hold"
             assert hold.remaining == remaining, f"hold of {order_id} is {hold.remaining}"
         link.epoch = max(link.epoch, opened.epoch)
-        link.id_base = opened.id_base
         link.void = {i: True for i in link.void if i >= opened.id_base}
 
     # Parts of them.

@@ -354,9 +354,8 @@ class CatalogCopy(Message, frozen=True, tag="cc"):
 
 
 class Lease(Message, frozen=True, tag="ls"):
-    """`version` may be used until lease_us after `sent_us`.  copy: when it is news."""
+    """The catalog may be used until lease_us after `sent_us`.  copy: when it is news."""
 
-    version: int
     sent_us: int
     lease_us: int
     copy: CatalogCopy | None

@@ -160,7 +160,7 @@ class Registrar(Desk):
             kept[version] = until_us
             self._leases[gateway] = kept
             copy = self.catalog.copy() if renew.version != version else None
-            lease = m.Lease(version, renew.sent_us, self.limits.lease_us, copy)
+            lease = m.Lease(renew.sent_us, self.limits.lease_us, copy)
             sends.append((gateway, lease))
         self._renewals = []
         return sends

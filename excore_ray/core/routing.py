@@ -197,15 +197,20 @@ class Router:
 
     def tick(self, now_us: int) -> None:
         """Give up what is past its deadline and send again what has met silence."""
+        silent_us = now_us - self.limits.resend_us
         for actor, route in self.routes.items():
-            self._judge(route, now_us)
-            silent_us = now_us - self.limits.resend_us
+            waiting = len(route.unanswered)
+            route.least = min(route.least, waiting)
+            if route.overloaded or now_us - route.judged_us >= _JUDGED_EVERY_US:
+                self._judge(route, now_us)
             if route.untaken and route.sent_us <= silent_us:
                 route.untaken = 0
+            if not waiting:
+                continue
             again: list[Pending] = []
-            oldest = next(iter(route.unanswered.values()), None)
+            oldest = next(iter(route.unanswered.values()))
             # Nothing can be due before the oldest is: all have the same time, and are in order.
-            if oldest is None or oldest.deadline_us - self.limits.deadline_us > silent_us:
+            if oldest.deadline_us - self.limits.deadline_us > silent_us:
                 continue
             for pending in list(route.unanswered.values()):
                 if pending.deadline_us <= now_us:
@@ -218,12 +223,9 @@ class Router:
     def _judge(self, route: Route, now_us: int) -> None:
         """Set how many may wait, by what was answered lately."""
         limits, waiting = self.limits, len(route.unanswered)
-        route.least = min(route.least, waiting)
         passed_us = now_us - route.judged_us
         if route.overloaded:
             room = waiting * 3 // 4
-        elif passed_us < _JUDGED_EVERY_US:
-            return
         elif route.least >= max(
             _WAITING_MIN, _BACKLOG_S * route.answered * _SECOND_US // passed_us
         ):

@@ -148,7 +148,10 @@ class ShardLink:
             self.restart()
         self._sent = max(self._sent, box.acked)
         room = limits.entries_per_send_max - (self._sent - box.acked)
-        entries, emitted = box.after(self._sent, max(room, 0))
+        entries: list[c.Entry] = []
+        emitted = (0, 0)
+        if room > 0 and self._sent < box.out_seq:
+            entries, emitted = box.after(self._sent, room)
         aborts: list[int] = []
         for order_id in self._aborts_unsaid:
             if order_id in self.aborting:

@@ -25,7 +25,7 @@ from excore_ray.core.results import Group
 from excore_ray.core.specs import Asset, MarketRules
 from excore_ray.core.specs import Market as MarketSpec
 
-FORMAT = 1
+FORMAT = 2
 
 OrderState = tuple[
     int, int, int, int, int, int, int, int, int, int, str, int, int, int, int, int

@@ -9,6 +9,7 @@ incarnation may live on as a zombie.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -49,6 +50,7 @@ CHECKPOINT_RECORDS = 25
 ENCODER = msgspec.json.Encoder()
 EMPTY = {name: kind.make for name, kind in KINDS.items()}
 DECODERS = {name: kind.decode for name, kind in KINDS.items()}
+NONE: frozenset[bytes] = frozenset()
 _ALL_BYTES = 1 << 40
 
 
@@ -140,13 +142,15 @@ class Process:
         """Drain, decide, append, send: as actors/shell.py does."""
         if not self.up or not self.ready or self.waiting:
             return
-        now = self.now_us
-        inbox, self.inbox = self.inbox, []
-        desk = self.desk
+        now = self.world.now_us + self.offset_us
+        inbox, desk = self.inbox, self.desk
+        if inbox:
+            self.inbox = []
         for peer, body in inbox:
             message = m.decode(body)
             if type(desk) is Custodian:
-                desk.known = frozenset(k for k in keys_of(message) if k in self.disk.keys)
+                keys = keys_of(message)
+                desk.known = frozenset(filter(self.disk.keys.__contains__, keys)) if keys else NONE
             desk.receive(peer, message, now)
         # As a shell does: nothing but records brings a checkpoint about.
         checkpoint = self.unchecked >= CHECKPOINT_RECORDS and not inbox
@@ -169,7 +173,7 @@ class Process:
         if turn.record is None:
             if turn.sends:
                 self.waiting = True
-                world.at(delay // 4, lambda: self._confirm(turn))
+                world.at(delay // 4, partial(self._confirm, turn))
             return
         if world.strikes("crash before an append", world.crash / 8):
             self.kill()
@@ -180,7 +184,7 @@ class Process:
             self._send(turn.sends)
             turn = Turn(turn.record, turn.keys, [])
         place = (self.next_seq, self.machine.epoch)
-        world.at(delay, lambda: self._land(place, body, turn))
+        world.at(delay, partial(self._land, place, body, turn))
         if world.strikes("crash during an append", world.crash / 8):
             world.at(world.between(0, delay), self.kill)
 
@@ -195,13 +199,13 @@ class Process:
             world.counts["append landed after its process died"] += 1
         elif self.hooks.is_full(self.stream):
             world.counts["append met a full disk"] += 1
-            world.at(FULL_RETRY_US, lambda: self._land(place, body, turn))
+            world.at(FULL_RETRY_US, partial(self._land, place, body, turn))
             return
         elif world.strikes("fsync failed", world.disk):
             # The process does not know whether the entry is durable, and nobody does before
             # the journal is read again; it may even become so later.
             self.kill()
-            world.at(world.between(0, 40 * MS), lambda: self._land(place, body, turn))
+            world.at(world.between(0, 40 * MS), partial(self._land, place, body, turn))
             return
         try:
             self.hooks.land(self.disk, place, body, turn.keys)
@@ -244,8 +248,9 @@ class Process:
             self.take_turn()
 
     def _send(self, sends: list[tuple[str, m.WireMessage]]) -> None:
+        send, stream = self.hooks.send, self.stream
         for peer, message in sends:
-            self.hooks.send(self.stream, peer, message)
+            send(stream, peer, message)
 
 
 class Hooks:

@@ -30,9 +30,11 @@ def check_at_rest(exchange: Exchange) -> None:
     for stream, shadow in exchange.shadows.items():
         exchange.check_fully(stream)
         disk = exchange.disks[stream]
-        for snapshot_seq_max in (None, min(disk.snapshots, default=0) if disk.base_seq else 0):
-            again = replay(disk, snapshot_seq_max)
-            if state_hash(again) != state_hash(shadow):
+        hashed = state_hash(shadow)
+        # From where a start begins, and from as far back as can be, unless that is the same.
+        begins = [None] if disk.snapshots else []
+        for snapshot_seq_max in (*begins, min(disk.snapshots) if disk.base_seq else 0):
+            if state_hash(replay(disk, snapshot_seq_max)) != hashed:
                 raise Violation(f"replay of {stream} differs")
     for process in exchange.live.values():
         # The record that follows holds the live state_hash; the shadow compares it.

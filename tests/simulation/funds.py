@@ -28,6 +28,7 @@ class Funds:
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
         self._needs: dict[int, tuple[str, int, int, int]] = {}  # actor, user, asset, amount
+        self._numbers: dict[str, dict[int, None]] = {}  # the same, by actor
         self._least: dict[int, int] = {}  # the least that was available meanwhile
 
     def begin(self, operation: Operation, ask: c.PutLimit | c.PutMarket, market_no: int) -> None:
@@ -41,14 +42,17 @@ class Funds:
         actor = shard_name(shard_of(ask.user, SHARDS))
         number = operation.number
         self._needs[number] = (actor, ask.user, asset, amount)
+        self._numbers.setdefault(actor, {})[number] = None
         now = self._available(number)
         self._least[number] = min(self._least.get(number, now), now)
 
     def executed(self, stream: str) -> None:
         """A command became durable."""
-        for number, (actor, _, _, _) in self._needs.items():
-            if actor == stream:
-                self._least[number] = min(self._least[number], self._available(number))
+        numbers = self._numbers.get(stream)
+        if numbers:
+            least = self._least
+            for number in numbers:
+                least[number] = min(least[number], self._available(number))
 
     def end(self, operation: Operation, reason: Reason | None) -> None:
         """An order is answered.  reason: why it was refused, None when it was not.
@@ -60,6 +64,7 @@ class Funds:
         if needed is None:
             return
         least = self._least.pop(operation.number)
+        del self._numbers[needed[0]][operation.number]
         if reason == Reason.BALANCE_NOT_ENOUGH and least >= needed[3]:
             raise Violation(f"{operation.ask} was refused, {least} was there for {needed[3]}")
         granted = reason in _AFTER_A_GRANT and type(operation.ask) is c.PutMarket

@@ -69,9 +69,10 @@ class Gateway:
         """Send what may be sent."""
         if not self.up:
             return
-        for actor, message in self.router.flush(self.now_us):
+        now_us = self.world.now_us + self._offset_us
+        for actor, message in self.router.flush(now_us):
             self._send(self.name, actor, message)
-        renewal = self.lease.renewal(self.now_us)
+        renewal = self.lease.renewal(now_us)
         if renewal is not None:
             self._send(self.name, "catalog", renewal)
 

@@ -34,18 +34,6 @@ def lease_from_receipt() -> Undo:
     return patch(CatalogLease, "receive", receive)
 
 
-def lease_of_another_version() -> Undo:
-    """A late lease extends a copy that it was not given for."""
-    original = CatalogLease.receive
-
-    def receive(lease: CatalogLease, message: m.WireMessage) -> None:
-        if type(message) is m.Lease and lease._names is not None:
-            message = msgspec.structs.replace(message, version=lease._names.version)
-        original(lease, message)
-
-    return patch(CatalogLease, "receive", receive)
-
-
 def change_answered_at_once() -> Undo:
     """A change is answered while gateways use older copies."""
     original = Registrar._settle_changes
@@ -95,7 +83,6 @@ def added_market_answered_at_once() -> Undo:
 PLANTS: tuple[Callable[[], Undo], ...] = (
     lease_never_ends,
     lease_from_receipt,
-    lease_of_another_version,
     change_answered_at_once,
     leases_of_the_last_epoch_forgotten,
     only_the_newest_lease_counts,

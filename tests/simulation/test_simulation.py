@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import collections
 import os
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 
+from tests.core import test_fences
 from tests.simulation.__main__ import run_seed, run_seeds
 from tests.simulation.mutants import MUTANTS
 from tests.simulation.mutants_of_shards import COVERED
@@ -33,7 +36,7 @@ FOUND_BY = {
     "ledger_sends_early": 1,
     "no_compare_and_append": 1,
     "snapshot_mislabelled": 2,
-    "truncated_beyond_older_snapshot": 9,
+    "truncated_beyond_older_snapshot": 18,
     "record_time_goes_back": 3,
     "no_new_epoch": 1,
     "ids_beyond_the_block": 1,
@@ -73,15 +76,27 @@ FOUND_BY = {
     "change_answered_at_once": 1,
     "added_market_answered_at_once": 2,
     "only_the_newest_lease_counts": 9,
-    "zombies_speak_and_are_heard": 23,
+    "zombies_speak_and_are_heard": 11,
     "requests_of_any_epoch": 72,
     "refusals_of_any_epoch": 575,
     "no_inquiry": 71,
     "no_owner_check": 207,
-    "stamps_of_any_age": 53,
+    "stamps_of_any_age": 14,
     "catalog_sends_early": 134,
     "leases_of_the_last_epoch_forgotten": 134,
     "voids_not_remembered": 107,
+    "low_too_low": 1,
+    "fenced_market_goes_on": 26,
+    "zombie_market_heard": 26,
+}
+
+
+# Whose defects no seed finds, for they are a second line: the test that needs each.
+RULES: dict[str, Callable[[], None]] = {
+    "older_epochs_heard": test_fences.test_a_shard_does_not_listen_to_an_older_epoch,
+    "fenced_by_gateways_ignored": partial(
+        test_fences.test_an_actor_ends_when_a_gateway_knows_a_newer_epoch, "market"
+    ),
 }
 
 
@@ -97,9 +112,21 @@ def test_a_planted_defect_is_found(mutant: str) -> None:
     assert run_seed((FOUND_BY[mutant], STEPS, mutant))[1], f"{mutant} was not found"
 
 
+@pytest.mark.parametrize("mutant", COVERED)
+def test_a_covered_defect_is_found_by_the_test_of_its_rule(mutant: str) -> None:
+    rule = RULES[mutant]
+    rule()
+    undo = MUTANTS[mutant]()
+    try:
+        with pytest.raises(AssertionError):
+            rule()
+    finally:
+        undo()
+
+
 def test_every_planted_defect_has_a_row() -> None:
     assert set(FOUND_BY) == set(MUTANTS) - set(COVERED)
-    assert set(COVERED) < set(MUTANTS)
+    assert set(RULES) == set(COVERED) < set(MUTANTS)
 
 
 def test_a_run_is_a_function_of_its_seed() -> None:
