@@ -49,11 +49,11 @@ def print_deep_audit(places: Places, lake: str | None) -> bool:
 
 def print_report(report: Report) -> None:
     """Print what was compared, what was found, and the verdict."""
-    streams = Table("stream", "from", "to", "hashes", "snapshots", "state_hash", box=None)
+    streams = Table("stream", "from", "to", "hashes", "snapshots", "keys", "state_hash", box=None)
     for one in report.streams:
         begun = f"snapshot {one.start}" if one.start else "the beginning"
         kept = " ".join(map(str, one.snapshots)) or "none"
-        figures = begun, str(one.last), str(one.hashes), kept
+        figures = begun, str(one.last), str(one.hashes), kept, str(one.keys)
         streams.add_row(one.stream, *figures, one.state_hash[:16] or "did not arrive")
     _out.print(streams)
     if report.tables:

@@ -81,9 +81,8 @@ class Planted:
         for stream, disk in self.life.disks.items():
             journal = open_sqlite(self.places.journals, stream, owner=Ownership(stream))
             for entry in disk.entries:
-                await journal.append(entry.seq, entry.epoch, [entry.body], [])
-            keys = list(disk.keys)
-            assert not keys, "this world has no keys"
+                keys = [key for key, seq in disk.keys.items() if seq == entry.seq]
+                await journal.append(entry.seq, entry.epoch, [entry.body], keys)
             for seq in self.kept.get(stream, []):
                 journal.save_snapshot(seq, dump(machine_at(disk, seq)))
             if stream in self.forgotten:
