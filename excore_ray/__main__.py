@@ -31,7 +31,14 @@ from excore_ray.core.market import Market
 from excore_ray.core.snapshot import AnyMachine, state_hash
 from excore_ray.drill.command import add_drill
 from excore_ray.errors import ExcoreError, SettingsError
-from excore_ray.offline.command import add_backup, print_deep_audit
+from excore_ray.offline.command import (
+    CONFIG_HELP,
+    DATA_HELP,
+    LAKE_HELP,
+    add_backup,
+    locate,
+    print_deep_audit,
+)
 from excore_ray.serving import Places, read_admin, read_running, serve
 from excore_ray.settings import Settings, load
 from excore_ray.storage.sqlite import read_sqlite
@@ -53,7 +60,6 @@ lake_app = typer.Typer(
 )
 app.add_typer(lake_app, name="lake")
 
-DATA_HELP = "The data directory.  [EXCORE_DATA, default ./data]"
 DataOption = Annotated[str | None, typer.Option("--data", help=DATA_HELP)]
 UrlOption = Annotated[
     str | None,
@@ -120,7 +126,8 @@ def audit(
     deep: Annotated[
         bool, typer.Option("--deep", help="Ask nobody: judge by journals and lake alone.")
     ] = False,
-    lake: Annotated[str | None, typer.Option(help="With --deep: where the lake lies.")] = None,
+    lake: Annotated[str | None, typer.Option(help=f"With --deep.  {LAKE_HELP}")] = None,
+    config: Annotated[Path | None, typer.Option(help=CONFIG_HELP)] = None,
 ) -> None:
     """Check that the books balance while the exchange runs, then replay its journals.
 
@@ -134,8 +141,12 @@ def audit(
         if deep:
             if url or online:
                 raise SettingsError("--deep asks nobody: it goes with neither --url nor --online")
-            raise typer.Exit(0 if print_deep_audit(_places(data), lake) else WRONG)
-        with _client(data, url) as client, out.status("asking every actor"):
+            exact = print_deep_audit(locate(data, config, lake))
+            raise typer.Exit(0 if exact else WRONG)
+        if lake is not None:
+            raise SettingsError("--lake goes with --deep: without it no lake is looked at")
+        places = locate(data, config).places
+        with _client(str(places.data), url) as client, out.status("asking every actor"):
             found = client.call("exchange.audit")
         findings = list(found["findings"])
         out.print(
@@ -143,7 +154,7 @@ def audit(
             f" assets, {found['holds']} holds; {found['behind']} shards behind"
         )
         if not online:
-            findings += _replay_all(_places(data))
+            findings += _replay_all(places)
     for finding in findings:
         out.print(finding, style="red")
     out.print("exact" if not findings else f"{len(findings)} findings")

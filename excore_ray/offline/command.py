@@ -7,11 +7,12 @@ use.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 from rich.console import Console
@@ -25,35 +26,55 @@ from excore_ray.offline.deep import audit_deep
 from excore_ray.offline.report import Report
 from excore_ray.offline.restore import restore
 from excore_ray.serving import Places
+from excore_ray.settings import load
 
 WRONG, MISUSED = 1, 2
-LAKE_HELP = "Where its lake lies; default: the directory lake of the data."
+DATA_HELP = "The data directory.  [EXCORE_DATA, default ./data]"
+CONFIG_HELP = "The settings in TOML that it is served with: its data directory and its lake."
+LAKE_HELP = "Where its lake lies; default: what the settings say, or lake in the data directory."
 LINK_HELP = "Link the lake's files instead of copying: quick, but only as safe as that disk."
 _out = Console(highlight=False, soft_wrap=True)
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-def print_deep_audit(places: Places, lake: str | None) -> bool:
-    """Judge a data directory by its files, and print the verdict; whether all is exact.
+class Located(NamedTuple):
+    """An exchange's files.  lake: where its lake lies, a directory or URL."""
 
-    lake: where its lake lies, None for the directory in it.
+    places: Places
+    lake: str
+
+
+def locate(data: str | None, config: Path | None = None, lake: str | None = None) -> Located:
+    """What `excore serve` would serve with the same options, variables and settings file.
+
+    lake: wins over what the settings say.  Raises SettingsError.
+    """
+    settings = load(config, os.environ, {"data": data})
+    places = Places(settings.directory)
+    return Located(places, lake or settings.lake.url or str(places.lake))
+
+
+def print_deep_audit(located: Located) -> bool:
+    """Judge an exchange by its files, and print the verdict; whether all is exact.
+
     Raises SettingsError when there is nothing to judge, and what audit_deep() raises.
     """
-    if not any(places.journals.glob("*.db")):
-        raise SettingsError(f"there are no journals in {places.journals}")
+    journals = located.places.journals
+    if not any(journals.glob("*.db")):
+        raise SettingsError(f"there are no journals in {journals}")
     with showing() as told:
-        report = audit_deep(places.journals, lake or str(places.lake), told)
+        report = audit_deep(journals, located.lake, told)
     print_report(report)
     return not report.findings
 
 
 def print_report(report: Report) -> None:
     """Print what was compared, what was found, and the verdict."""
-    streams = Table("stream", "from", "to", "hashes", "snapshots", "state_hash", box=None)
+    streams = Table("stream", "from", "to", "hashes", "snapshots", "keys", "state_hash", box=None)
     for one in report.streams:
         begun = f"snapshot {one.start}" if one.start else "the beginning"
         kept = " ".join(map(str, one.snapshots)) or "none"
-        figures = begun, str(one.last), str(one.hashes), kept
+        figures = begun, str(one.last), str(one.hashes), kept, str(one.keys)
         streams.add_row(one.stream, *figures, one.state_hash[:16] or "did not arrive")
     _out.print(streams)
     if report.tables:
@@ -99,23 +120,16 @@ def showing() -> Iterator[Told]:
         yield told
 
 
-def data_of(directory: Path) -> Places:
-    """What lies where in a data directory that must be there.  Raises SettingsError."""
-    places = Places(directory.expanduser().resolve())
-    if not places.journals.is_dir():
-        raise SettingsError(f"{directory} is no data directory: it has no {places.journals.name}")
-    return places
-
-
 def add_backup(
     app: typer.Typer, secrets: tuple[str, ...] = ("cluster.secret", "admin.json")
 ) -> None:
     """Give `app` the commands backup and restore.  secrets: private files of a data directory."""
 
-    @app.command("backup", epilog="Example: excore backup ./data /mnt/backups/monday")
+    @app.command("backup", epilog="Example: excore backup /mnt/backups/monday --data ./data")
     def backup_command(
-        directory: Annotated[Path, typer.Argument(help="The data directory.")],
         target: Annotated[Path, typer.Argument(help="A directory that is empty or not there.")],
+        data: Annotated[str | None, typer.Option("--data", help=DATA_HELP)] = None,
+        config: Annotated[Path | None, typer.Option(help=CONFIG_HELP)] = None,
         lake: Annotated[str | None, typer.Option(help=LAKE_HELP)] = None,
         link: Annotated[bool, typer.Option("--link", help=LINK_HELP)] = False,
     ) -> None:
@@ -126,9 +140,12 @@ def add_backup(
         A lake on a remote store is not copied: its URL and version are noted.
         """
         with failures():
-            places = data_of(directory)
+            places, url = locate(data, config, lake)
+            if not places.journals.is_dir():
+                lacking = f"it has no {places.journals.name}"
+                raise SettingsError(f"{places.data} is no data directory: {lacking}")
             paths = tuple(places.data / name for name in secrets)
-            source = Source(places.journals, lake or str(places.lake), paths, link)
+            source = Source(places.journals, url, paths, link)
             with showing() as told:
                 about = make_backup(source, target.expanduser().absolute(), told)
         _print_about("backed up", about)
@@ -136,7 +153,10 @@ def add_backup(
     @app.command("restore", epilog="Example: excore restore /mnt/backups/monday ./data")
     def restore_command(
         backup: Annotated[Path, typer.Argument(help="A backup that was made by excore backup.")],
-        directory: Annotated[Path, typer.Argument(help="The new data directory.")],
+        directory: Annotated[
+            str | None, typer.Argument(help="The new data directory; default: as for serve.")
+        ] = None,
+        config: Annotated[Path | None, typer.Option(help=CONFIG_HELP)] = None,
     ) -> None:
         """Make a data directory of a backup, if it is as it was made, and audit it.
 
@@ -144,14 +164,24 @@ def add_backup(
         using both has two truths, for neither knows of the other.  Stop one.
         """
         with failures():
-            target = directory.expanduser().absolute()
+            places, served = locate(directory, config)
             with showing() as told:
-                about = restore(backup, target, told)
+                about = restore(backup, places.data, told)
             _print_about("restored", about)
-            lake = None if about.lake.copied or not about.lake.version else about.lake.url
-            exact = print_deep_audit(Places(target), lake)
+            in_it = about.lake.copied or not about.lake.version
+            lake = str(places.lake) if in_it else about.lake.url
+            exact = print_deep_audit(Located(places, lake))
+            if served != lake:
+                _out.print(f"note: {_another_lake(served, lake)}", markup=False)
         if not exact:
             raise typer.Exit(WRONG)
+
+
+def _another_lake(served: str, restored: str) -> str:
+    return (
+        f"with these settings it would be served with the lake {served}; what belongs to it is"
+        f" {restored}: set url under [lake] to that, unless you have put a copy of it there"
+    )
 
 
 def _print_about(done: str, about: About) -> None:

@@ -19,6 +19,7 @@ from excore_ray.storage import sqlite_faults as faults
 from excore_ray.storage import sqlite_file as file
 from excore_ray.storage.snapshots import sync_directory
 from excore_ray.storage.sqlite import read_sqlite
+from excore_ray.storage.sqlite_keys import Keys
 
 _CHUNK_BYTES = 1 << 20
 
@@ -64,8 +65,8 @@ def copy_stream(source: Path, stream: str, head: int, target: Path) -> None:
     """Copy a journal up to and with entry `head` into another directory, whoever writes it.
 
     The pages are read in one transaction of SQLite's own backup; then what came after `head` is
-    taken out of the copy, its dedupe keys too, and every entry left is verified.  The copy has no
-    write-ahead log; its owner makes one when it opens it.
+    taken out of the copy, its dedupe keys too, and every entry and key left is verified.  The copy
+    has no write-ahead log; its owner makes one when it opens it.
     Raises JournalForgotten when the journal was truncated up to `head` meanwhile, and what reading
     a journal raises.
     """
@@ -84,10 +85,12 @@ def copy_stream(source: Path, stream: str, head: int, target: Path) -> None:
             copy.execute("BEGIN IMMEDIATE")
             copy.execute("DELETE FROM journal WHERE seq > ?", (head,))
             # A key bears the first entry of its append, and an append is in the cut or is not.
-            copy.execute("DELETE FROM keys WHERE seq > ?", (head,))
+            keys = Keys(copy, stream)
+            keys.forget_after(head)
             copy.execute("COMMIT")
             if file.read_head(copy).seq != head:
                 raise JournalForgotten(f"stream {stream}: entry {head} was truncated meanwhile")
+            keys.check(head)
     except sqlite3.Error as fault:
         raise faults.as_storage_error(fault, stream, path) from fault
     fd = os.open(path, os.O_RDONLY)

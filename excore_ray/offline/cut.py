@@ -15,6 +15,8 @@ whose funds its shard does not hold, no id can be given out twice.  And since it
 all, whatever was acknowledged before the cut began is in it, and nothing is without what its
 client had seen before it: money that was paid out here and in there is not found at both ends.
 
+Where hundreds of streams are busy no two passes agree: cut_busy.py finds such an instant there.
+
 Copying stream after stream cannot give that, in whatever order: entries flow from markets to
 shards, reservations and acknowledgements from shards to markets.
 
@@ -30,14 +32,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from excore_ray.errors import JournalFailed, StreamMissing
+from excore_ray.offline.cut_busy import NEWEST, busy_cut
 from excore_ray.storage import sqlite_faults as faults
 from excore_ray.storage import sqlite_file as file
 
 PATIENCE_S = 30.0
-# One statement, so one moment: the newest entry, or the last one truncated when there is none.
-_NEWEST = (
-    "SELECT coalesce((SELECT seq FROM journal ORDER BY seq DESC LIMIT 1), (SELECT seq FROM base))"
-)
+PASSES_S = 2.0  # then it is looked for with quicker eyes
 
 
 class Cut(NamedTuple):
@@ -57,6 +57,15 @@ def take_cut(
     collect: reads the newest entry of every stream there is, each in one moment.
     Raises JournalFailed when streams grow so fast that no two passes agree within `patience_s`.
     """
+    cut = _agreed(collect, clock, patience_s)
+    if cut is None:
+        raise _no_instant(patience_s)
+    return cut
+
+
+def _agreed(
+    collect: Callable[[], Mapping[str, int]], clock: Callable[[], float], patience_s: float
+) -> Cut | None:
     began_s = clock()
     found = collect()
     while True:
@@ -65,12 +74,15 @@ def take_cut(
         if again == found:
             return Cut(found, at_s)
         if at_s - began_s > patience_s:
-            raise JournalFailed(
-                f"{len(found)} streams grew so fast for {patience_s:.0f} s that no instant was"
-                " found at which all of them stood still. Nothing is wrong with them: try again"
-                " when there is less to do."
-            )
+            return None
         found = again
+
+
+def _no_instant(patience_s: float) -> JournalFailed:
+    return JournalFailed(
+        f"streams grew so fast for {patience_s:.0f} s that no instant was found at which all of"
+        " them stood still. Nothing is wrong with them: try again when there is less to do."
+    )
 
 
 class Heads:
@@ -95,7 +107,7 @@ class Heads:
                 db = self._open.get(stream)
                 if db is None:
                     db = self._open[stream] = file.connect_reader(path, stream)
-                [(newest,)] = db.execute(_NEWEST)
+                [(newest,)] = db.execute(NEWEST)
             except StreamMissing:
                 continue  # it is being made right now: it has no entry yet
             except (sqlite3.Error, OSError) as fault:
@@ -110,13 +122,20 @@ class Heads:
             self._open.popitem()[1].close()
 
 
-def cut_of(directory: Path) -> Cut:
+def cut_of(directory: Path, passes_s: float = PASSES_S) -> Cut:
     """One instant of all streams in a directory, whoever writes them.
 
+    passes_s: how long two passes are to agree, before quicker eyes are called.
     Raises what take_cut() and Heads.collect() raise.
     """
     heads = Heads(directory)
     try:
-        return take_cut(heads.collect)
+        cut = _agreed(heads.collect, time.time, passes_s)
     finally:
         heads.close()
+    if cut is not None:
+        return cut
+    found = busy_cut(directory, PATIENCE_S)
+    if found is None:
+        raise _no_instant(PATIENCE_S)
+    return Cut(*found)

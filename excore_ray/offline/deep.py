@@ -10,7 +10,8 @@ snapshot that verifies: what lies before is vouched for by two snapshots, which 
 same end, and by the lake.
 
     streams   every recorded state_hash comes out again; every kept snapshot is the state that the
-              replay had there, and leads to the same end; every machine agrees with itself
+              replay had there, and leads to the same end; every machine agrees with itself; no
+              dedupe key is missing from its place
     across    shards journaled exactly the entries that markets emitted, byte by byte; what was
               received is what was emitted; open orders are backed by holds; definitions fit
     lake      the rows that the replay makes are the rows the lake has, up to its watermarks
@@ -160,11 +161,16 @@ class _Audit:
                 self._find(stream, f"no snapshot stands for the entries before {oldest}")
                 return
             figures.start = min(figures.snapshots)
+        self._attempt(stream, functools.partial(self._check_keys, stream))
         walk = Walk(reader, figures.start, head)
         figures.last = walk.seq
         self._walks[stream] = walk
         if not isinstance(walk.machine, Catalog):
             self._exchanged.begin(walk.machine)
+
+    def _check_keys(self, stream: str) -> None:
+        """Every dedupe key must be where it is looked for."""
+        self._figures(stream).keys = self._readers[stream].check_keys()
 
     def _replay(self, stream: str) -> None:
         """Replay a stream to the instant, with everybody looking on."""

@@ -24,7 +24,8 @@ class StreamFigures(msgspec.Struct):
 
     start: the entry of the snapshot the replay began with, 0 for the first entry of all.
     last: the entry it ended with.  hashes: recorded ones that came out again.  snapshots: the
-    entries of those that were compared.  state_hash: "" when the replay did not arrive.
+    entries of those that were compared.  keys: dedupe keys that are there, each in its place.
+    state_hash: "" when the replay did not arrive.
     """
 
     stream: str
@@ -32,6 +33,7 @@ class StreamFigures(msgspec.Struct):
     last: int = 0
     hashes: int = 0
     snapshots: list[int] = []
+    keys: int = 0
     state_hash: str = ""
     seconds: float = 0.0
 

@@ -46,6 +46,7 @@ from excore_ray.storage import sqlite_file as file
 from excore_ray.storage.journal import SNAPSHOTS_KEPT, Entry, JournalStatus, no_snapshot
 from excore_ray.storage.ownership import OwnerLock, Ownership, take
 from excore_ray.storage.snapshots import Snapshot, SnapshotFiles, sync_directory
+from excore_ray.storage.sqlite_keys import Keys
 from excore_ray.storage.witness import Witness
 
 logger = logging.getLogger(__name__)
@@ -94,6 +95,14 @@ class SqliteReader:
         if base.seq:
             raise no_snapshot(self.stream, str(self._path.parent), base.seq, seq_max)
         return None
+
+    def check_keys(self) -> int:
+        """Read all dedupe keys; how many there are.  Raises JournalBroken, JournalFailed.
+
+        Cost: some 0.5 s a million, in one transaction.
+        """
+        with self._view() as db:
+            return Keys(db, self.stream).check(file.read_head(db).seq)
 
     def status(self) -> JournalStatus:
         """See JournalReader.status."""
@@ -157,12 +166,13 @@ class SqliteJournal(SqliteReader):
         self._lock = lock
         self._witness = witness
         self._head = file.read_head(db)
+        self._keys = Keys(db, stream)
         self._pages = 0  # written to the log since the last checkpoint, estimated
 
     async def append(
         self, seq: int, epoch: int, bodies: Sequence[bytes], keys: Sequence[bytes]
     ) -> None:
-        """See Journal.append.  Cost: 0.2 ms for 20 KB, and 10 us a key."""
+        """See Journal.append.  Cost: 0.2 ms for 20 KB, and 10 us a key, most of it the log."""
         with self._guard:
             with self._transaction() as db:
                 head = self._insert(db, seq, epoch, bodies, keys)
@@ -176,9 +186,8 @@ class SqliteJournal(SqliteReader):
 
     async def find_keys(self, keys: Sequence[bytes]) -> frozenset[bytes]:
         """See Journal.find_keys."""
-        with self._view() as db:
-            look = "SELECT 1 FROM keys WHERE key = ?"
-            return frozenset(key for key in keys if db.execute(look, (key,)).fetchone())
+        with self._view():
+            return self._keys.find(keys)
 
     async def check_owner(self) -> None:
         """See Journal.check_owner: this process still holds the lock file of the stream."""
@@ -248,11 +257,8 @@ class SqliteJournal(SqliteReader):
             running = chain.link(running, at, epoch, body)
             rows.append((at, epoch, chain.entry_crc(at, epoch, body), running, body))
         db.executemany("INSERT INTO journal VALUES (?, ?, ?, ?, ?)", rows)
-        try:
-            db.executemany("INSERT INTO keys VALUES (?, ?)", [(key, seq) for key in keys])
-        except sqlite3.IntegrityError as fault:
-            # The head is as expected, so nobody else wrote: our own caller lost count.
-            raise AssertionError(f"stream {self.stream}: a key was appended before") from fault
+        if keys:
+            self._keys.insert(keys, seq)
         return file.Mark(seq + len(rows) - 1, epoch, running)
 
     def _forget_slice(self, up_to: int) -> bool:

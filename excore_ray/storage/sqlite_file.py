@@ -4,7 +4,7 @@ Separate from the journal, which owns a connection and decides who may use it wh
 knows what is in the file.  It must not write entries, nor know locks, snapshots or event loops.
 
     journal(seq, epoch, crc, chain, body)   the entries that were not truncated
-    keys(key, seq)                          every key ever appended, with the entry it came with
+    keys(first, last, crc, body)            every key ever appended, see sqlite_keys.py
     base(id, seq, epoch, chain)             one row: the last truncated entry, or 0 and genesis
     meta(name, value)                       schema, stream, created
 
@@ -44,10 +44,11 @@ from excore_ray.storage.sqlite_faults import (
     damaged,
     is_full,
 )
+from excore_ray.storage.sqlite_keys import Keys
 from excore_ray.storage.sqlite_wal import count_committed, find_lost_commit, sync_log
 from excore_ray.storage.witness import Note, read_note
 
-SCHEMA = 1
+SCHEMA = 2  # 1 kept each key in a row of its own
 BUSY_TIMEOUT_S = 5.0
 _HASH_BYTES = 32
 _PAGE_BYTES_MIN = 512  # SQLite takes what is shorter for an empty file
@@ -59,8 +60,7 @@ CREATE TABLE base (
     seq INTEGER NOT NULL, epoch INTEGER NOT NULL, chain BLOB NOT NULL);
 CREATE TABLE journal (
     seq INTEGER PRIMARY KEY, epoch INTEGER NOT NULL,
-    crc INTEGER NOT NULL, chain BLOB NOT NULL, body BLOB NOT NULL);
-CREATE TABLE keys (key BLOB PRIMARY KEY, seq INTEGER NOT NULL) WITHOUT ROWID
+    crc INTEGER NOT NULL, chain BLOB NOT NULL, body BLOB NOT NULL)
 """
 
 _OWNER_PRAGMAS = (
@@ -70,6 +70,9 @@ _OWNER_PRAGMAS = (
     "cache_spill = OFF",  # an append reaches the log whole, at its commit, or not at all
     "cache_size = -65536",  # KiB; the index of keys is read and written at random
     "temp_store = MEMORY",
+    # What is replaced inside a page is blanked: damage to an index must not lead to an older
+    # block of keys, which would pass for the newest.
+    "secure_delete = FAST",
 )
 
 
@@ -358,6 +361,7 @@ def _create(db: sqlite3.Connection, stream: str) -> None:
     db.execute("BEGIN IMMEDIATE")
     for table in _TABLES.split(";"):
         db.execute(table)
+    Keys(db, stream).create()
     db.execute("INSERT INTO base VALUES (1, 0, 0, ?)", (chain.genesis(stream),))
     created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     rows = [("schema", SCHEMA), ("stream", stream), ("created", created)]

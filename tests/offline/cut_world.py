@@ -20,6 +20,7 @@ from excore_ray.core.snapshot import state_hash
 from excore_ray.errors import JournalFailed
 from excore_ray.offline import across
 from excore_ray.offline.cut import take_cut
+from excore_ray.offline.cut_busy import Watch
 from excore_ray.storage.memory import MemoryDisk
 from tests.simulation.actors import replay
 from tests.simulation.checks import check_at_rest
@@ -31,14 +32,18 @@ from tests.simulation.scenario import Scenario
 from tests.simulation.times import short_times
 from tests.simulation.world import MS, Violation, World
 
-Take = Callable[[Callable[[], Mapping[str, int]], World], Mapping[str, int] | None]
+Collect = Callable[[], Mapping[str, int]]
+Disks = Mapping[str, MemoryDisk]
+Take = Callable[[Collect, World, Disks], Mapping[str, int] | None]
 BETWEEN_US = (50, 400, 3_000, 20_000)  # at most, between reading one stream and the next
+LOOKS_US = (50, 400, 1_500)  # at most, for one look at a stream that is watched
 ISSUED_AFTER = 25
 _FRESH_IDS = 50_000  # of the operations of the second exchange
 
 
-def honest(collect: Callable[[], Mapping[str, int]], world: World) -> Mapping[str, int] | None:
+def honest(collect: Collect, world: World, disks: Disks) -> Mapping[str, int] | None:
     """The instant, as a backup takes it; None when there was none for long."""
+    del disks
     try:
         return take_cut(collect, lambda: world.now_us / 1e6, patience_s=0.5).heads
     except JournalFailed:
@@ -46,9 +51,52 @@ def honest(collect: Callable[[], Mapping[str, int]], world: World) -> Mapping[st
         return None
 
 
-def hasty(collect: Callable[[], Mapping[str, int]], world: World) -> Mapping[str, int] | None:
+def quick(collect: Collect, world: World, disks: Disks) -> Mapping[str, int] | None:
+    """The instant, as a backup takes it among hundreds of busy streams."""
+    del collect
+    look_us = world.random.choice(LOOKS_US)
+    watch = Watch(lambda: list(disks), lambda name: Disk(disks[name], world, look_us))
+    for _ in range(200):
+        if watch.is_steady():
+            return watch.seqs
+    world.counts["no instant"] += 1
+    return None
+
+
+def careless(collect: Collect, world: World, disks: Disks) -> Mapping[str, int] | None:
+    """A planted defect: each stream is watched, but nobody waits for a round without a change."""
+    del collect
+    return Watch(lambda: list(disks), lambda name: Disk(disks[name], world, 20_000)).seqs
+
+
+class Disk:
+    """A simulated stream to be watched, and the index of it; the world goes on at every look."""
+
+    def __init__(self, disk: MemoryDisk, world: World, look_us: int) -> None:
+        self._disk = disk
+        self._world = world
+        self._look_us = look_us
+        self.seq = 0
+        self.state = b""
+        self.read()
+
+    @property
+    def index(self) -> Disk:
+        return self
+
+    def __getitem__(self, part: slice) -> bytes:
+        self._world.run(self._world.random.randint(0, self._look_us))
+        return b"%48d" % self._disk.next_seq
+
+    def read(self) -> None:
+        before = self[:48]
+        self.seq = self._disk.next_seq - 1
+        self.state = before if before == self[:48] else b""
+
+
+def hasty(collect: Collect, world: World, disks: Disks) -> Mapping[str, int] | None:
     """A planted defect: stream after stream, once."""
-    del world
+    del world, disks
     return collect()
 
 
@@ -98,7 +146,7 @@ class Copied(Scenario):
                 world.run(world.random.randint(0, between_us))
             return found
 
-        heads = self._take(collect, world)
+        heads = self._take(collect, world, disks)
         if heads is None:
             return
         copied = {stream: _until(disks[stream], head) for stream, head in heads.items()}

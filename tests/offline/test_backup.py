@@ -15,11 +15,9 @@ from pathlib import Path
 
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem  # type: ignore[import-untyped]
-from typer.testing import CliRunner
 
 from analytics import lake_compact
 from analytics.lake import Lake
-from excore_ray.__main__ import app
 from excore_ray.core.snapshot import dump
 from excore_ray.errors import BackupFailed, SettingsError, StreamMissing
 from excore_ray.offline.backup import SUMS_NAME, About, Source, make_backup
@@ -28,30 +26,9 @@ from excore_ray.offline.deep import audit_deep
 from excore_ray.offline.restore import restore
 from excore_ray.storage.ownership import Ownership
 from excore_ray.storage.sqlite import open_sqlite, read_sqlite
-from tests.offline.world import Planted, lived, machine_at, newest
+from tests.offline.world import SECRET, Planted, lived, machine_at, made, newest, quiet, source_of
 
 MARKET, SHARD = "market-1", "ledger-0"
-SECRET = b"of the cluster"
-
-
-def quiet(what: str, done: int, total: int) -> None:
-    """Progress that nobody wants to see."""
-
-
-def made(root: Path, seed: int = 1) -> Planted:
-    """A data directory in order, as an exchange leaves it."""
-    planted = Planted(root / "data", lived(seed))
-    planted.fill_lake()
-    planted.write()
-    planted.places.secret.write_bytes(SECRET)
-    planted.places.admin.write_text('{"key": "k", "secret": "s"}')
-    planted.places.running.write_text("{}")
-    return planted
-
-
-def source_of(planted: Planted, link: bool = False) -> Source:
-    places = planted.places
-    return Source(places.journals, str(places.lake), (places.secret, places.admin), link)
 
 
 def exact(data: Path) -> None:
@@ -295,44 +272,6 @@ def test_journals_that_grow_meanwhile(seed: int, tmp_path: Path) -> None:
     writer.join()
     assert not failures
     assert abouts[0].streams != {s: newest(planted.life, s) for s in planted.life.disks}
-
-
-# The commands.
-
-
-def excore(*words: object) -> tuple[int, str]:
-    done = CliRunner().invoke(app, [str(word) for word in words])
-    return done.exit_code, done.output
-
-
-def test_the_commands(tmp_path: Path) -> None:
-    planted = made(tmp_path)
-    data, backup, again = planted.places.data, tmp_path / "backup", tmp_path / "again"
-    code, out = excore("backup", data, backup)
-    assert (code, "backed up as of" in out) == (0, True), out
-    code, out = excore("restore", backup, again)
-    assert (code, "restored as of" in out, "exact as of" in out) == (0, True, True), out
-    code, out = excore("audit", "--deep", "--data", again)
-    assert (code, "exact as of" in out) == (0, True), out
-    assert excore("backup", data, backup)[0] == 2
-    assert excore("restore", backup, again)[0] == 2
-    assert excore("backup", tmp_path / "nowhere", tmp_path / "new")[0] == 2
-    assert excore("audit", "--deep", "--data", tmp_path / "nowhere")[0] == 2
-    assert excore("audit", "--deep", "--online", "--data", data)[0] == 2
-    assert excore("restore", data, tmp_path / "new")[0] == 1
-    (backup / "cluster.secret").write_bytes(b"another")
-    code, out = excore("restore", backup, tmp_path / "new")
-    assert (code, "cluster.secret changed" in out) == (1, True), out
-
-
-def test_the_audit_ends_with_1_when_it_finds_something(tmp_path: Path) -> None:
-    planted = made(tmp_path)
-    entry = next(f for f in Lake(str(planted.places.lake)).manifest().files if f.table == "deals")
-    (planted.places.lake / entry.path).unlink()
-    code, out = excore("audit", "--deep", "--data", planted.places.data)
-    assert code == 1
-    assert "findings as of" in out
-    assert "deals of market-1" in out
 
 
 def test_a_remote_lake_is_named_and_not_copied(tmp_path: Path) -> None:

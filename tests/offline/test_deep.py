@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import random
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -268,6 +270,19 @@ def test_a_byte_that_was_changed(tmp_path: Path) -> None:
     data[at + 2] ^= 1
     path.write_bytes(data)
     expect(judge(planted), SHARD, "its CRC does not match")
+
+
+def test_dedupe_keys_that_are_gone(tmp_path: Path) -> None:
+    planted = whole(tmp_path)
+    disk = planted.life.disks[SHARD]
+    disk.keys |= {b"key %d" % n: 1 + n // 100 for n in range(500)}
+    planted.write()
+    report = judge(planted)
+    assert report.findings == []
+    assert [one.keys for one in report.streams if one.stream == SHARD] == [500]
+    with closing(sqlite3.connect(planted.places.journals / f"{SHARD}.db")) as db, db:
+        db.execute("DELETE FROM keys WHERE first = (SELECT max(first) FROM keys)")
+    expect(judge(planted), SHARD, "dedupe keys from")
 
 
 def test_a_snapshot_of_another_state(tmp_path: Path) -> None:

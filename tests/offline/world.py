@@ -20,6 +20,7 @@ from analytics.lake import Lake
 from excore_ray.actors.replay import KINDS, kind_of
 from excore_ray.core import commands as c
 from excore_ray.core.snapshot import dump, state_hash
+from excore_ray.offline.backup import Source
 from excore_ray.serving import Places
 from excore_ray.storage.journal import Entry
 from excore_ray.storage.memory import MemoryDisk
@@ -28,6 +29,7 @@ from excore_ray.storage.sqlite import open_sqlite
 from tests.actors.archive_world import AT_ONCE, Clock, Life, archive_of, live
 
 Change = Callable[[Any], Any]
+SECRET = b"of the cluster"
 
 
 class Remembered(Life):
@@ -81,9 +83,8 @@ class Planted:
         for stream, disk in self.life.disks.items():
             journal = open_sqlite(self.places.journals, stream, owner=Ownership(stream))
             for entry in disk.entries:
-                await journal.append(entry.seq, entry.epoch, [entry.body], [])
-            keys = list(disk.keys)
-            assert not keys, "this world has no keys"
+                keys = [key for key, seq in disk.keys.items() if seq == entry.seq]
+                await journal.append(entry.seq, entry.epoch, [entry.body], keys)
             for seq in self.kept.get(stream, []):
                 journal.save_snapshot(seq, dump(machine_at(disk, seq)))
             if stream in self.forgotten:
@@ -129,3 +130,23 @@ def machine_at(disk: MemoryDisk, seq: int) -> Any:
 def newest(life: Life, stream: str) -> int:
     """The newest entry of a stream."""
     return life.disks[stream].next_seq - 1
+
+
+def quiet(what: str, done: int, total: int) -> None:
+    """Progress that nobody wants to see."""
+
+
+def made(root: Path, seed: int = 1) -> Planted:
+    """A data directory in order, as an exchange leaves it."""
+    planted = Planted(root / "data", lived(seed))
+    planted.fill_lake()
+    planted.write()
+    planted.places.secret.write_bytes(SECRET)
+    planted.places.admin.write_text('{"key": "k", "secret": "s"}')
+    planted.places.running.write_text("{}")
+    return planted
+
+
+def source_of(planted: Planted, link: bool = False) -> Source:
+    places = planted.places
+    return Source(places.journals, str(places.lake), (places.secret, places.admin), link)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from excore_ray.errors import SnapshotFailed
@@ -89,6 +89,7 @@ def test_other_files_are_nobodys_business(files: SnapshotFiles) -> None:
     assert all((files.directory / name).exists() for name in others)
 
 
+@settings(deadline=None)
 @given(bit=st.integers(0, (92 + 7) * 8 - 1))
 def test_any_flipped_bit_is_seen(tmp_path_factory: pytest.TempPathFactory, bit: int) -> None:
     files = SnapshotFiles(tmp_path_factory.mktemp("s"), "s-1", lambda seq, chain: chain == CHAIN)

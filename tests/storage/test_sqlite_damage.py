@@ -164,8 +164,8 @@ def test_a_file_that_is_torn_to_pieces_is_broken(place: Path) -> None:
 
 
 FOREIGN = {
-    "newer": ("UPDATE meta SET value = 2 WHERE name = 'schema'", "newer than this one"),
-    "older": ("UPDATE meta SET value = 0 WHERE name = 'schema'", "older than this one"),
+    "newer": ("UPDATE meta SET value = 3 WHERE name = 'schema'", "newer than this one"),
+    "older": ("UPDATE meta SET value = 1 WHERE name = 'schema'", "older than this one"),
     "none": ("DELETE FROM meta WHERE name = 'schema'", "older than this one"),
     "another stream": ("UPDATE meta SET value = 'ledger-9' WHERE name = 'stream'", "of stream led"),
     "no journal": ("DROP TABLE meta", "no journal"),

@@ -278,11 +278,11 @@ def test_an_unusable_directory_is_a_failed_journal(tmp_path: Path) -> None:
 
 def test_a_failed_opening_holds_nothing(place: Path) -> None:
     filled(place, 3)
-    edit(place, "UPDATE meta SET value = 2 WHERE name = 'schema'")
+    edit(place, "UPDATE meta SET value = value + 1 WHERE name = 'schema'")
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(3):
         with pytest.raises(JournalForeign):
             open_sqlite(place, STREAM, owner=OWNER)
     assert len(os.listdir("/proc/self/fd")) == before
-    edit(place, "UPDATE meta SET value = 1 WHERE name = 'schema'")
+    edit(place, "UPDATE meta SET value = value - 1 WHERE name = 'schema'")
     use(place)

@@ -96,7 +96,9 @@ async def under_load(server: Server, target: Path) -> tuple[Load, Load]:
         await asyncio.sleep(0.05)
         assert not any(worker.done() for worker in workers)
     before.orders, before.updates = [*load.orders], [*load.updates]
-    code, out, err = await asyncio.to_thread(command, "backup", str(server.data), str(target))
+    code, out, err = await asyncio.to_thread(
+        command, "backup", str(target), "--data", str(server.data)
+    )
     assert code == 0, out + err
     assert "backed up as of" in out
     seen = len(load.orders)
