@@ -38,6 +38,7 @@ from tests.simulation.mutants_of_shards import (
     zombie_market_heard,
 )
 from tests.simulation.mutants_of_shards import PLANTS as OF_SHARDS
+from tests.simulation.mutants_of_telling import PLANTS as OF_TELLING
 from tests.simulation.world import MS
 
 # The journal.
@@ -394,6 +395,6 @@ _OWN: tuple[Callable[[], Undo], ...] = (
     unknown_is_told_as_unavailable,
     unstamped_sent_again,
 )
-_ALL = (*_OWN, *OF_SHARDS, *OF_LEASES)
+_ALL = (*_OWN, *OF_SHARDS, *OF_LEASES, *OF_TELLING)
 assert COVERED.keys() < {plant.__name__ for plant in _ALL}, "no such defect"
 MUTANTS: dict[str, Callable[[], Undo]] = {plant.__name__: plant for plant in _ALL}

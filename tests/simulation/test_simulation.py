@@ -86,6 +86,10 @@ FOUND_BY = {
     "leases_of_the_last_epoch_forgotten": 134,
     "voids_not_remembered": 107,
     "low_too_low": 1,
+    "told_again": 1,
+    "deals_not_told": 1,
+    "open_orders_told_as_over": 1,
+    "balance_told_before_the_fee": 1,
     "fenced_market_goes_on": 26,
     "zombie_market_heard": 26,
 }
