@@ -1,4 +1,4 @@
-"""How the tests are dealt out when several workers run them at once.
+"""How all tests run: dealt out to workers, and never judged by how long they take.
 
 Separate because it concerns every folder.  It must not need pytest-xdist: a run without the plugin
 goes on without it.
@@ -9,11 +9,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from xdist.scheduler import LoadScopeScheduling
 
 SYSTEM = "tests/system/"
+
+# An example may take long because the machine has something else to do.  What Hypothesis has
+# chosen for this machine, as for one of CI, otherwise stays.
+settings.register_profile(
+    "untimed", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("untimed")
 
 
 @pytest.hookimpl(optionalhook=True)
