@@ -1,21 +1,27 @@
 # What you can ask for:
 #   make run     install what is missing and serve; Ctrl-C stops it    ARGS="--port 8081"
 #   make test    the whole test suite, with real Ray                   ARGS="-k market"
-#   make check   style, types, the rules of the house, the fast tests
+#   make check   style, types, the rules of the house, the fast tests  WORKERS=8
 #   make bench   the benchmarks                                        ARGS=...
 #   make sim     the simulation                                        SEED=7 STEPS=300
 #   make sim-mutants  every planted defect is found by the simulation  ARGS="--processes 8"
 #   make lock    rebuild requirements.lock from pyproject.toml         LOCK_FLAGS=--upgrade
 #   make clean   remove the environment and caches; never touches data
 # PYTHON=python3.12 chooses the interpreter for a new environment.
+# WORKERS=4 runs tests in more processes than two; those that start real Ray stay in one of them.
+# ARGS="-n0" runs them one after the other in this one, where -s shows what they print.
 
 PYTHON ?= python3
 SEED ?= 1
 STEPS ?= 150
 ARGS ?=
+WORKERS ?= 2
 LOCK_FLAGS ?=
 UV_VERSION := 0.13.9
 
+# Never more workers than processors.  Who turns the plugin off gets none of its options.
+PARALLEL = $(if $(findstring no:xdist,$(ARGS)),, \
+  -n logical --maxprocesses $(WORKERS))
 PIP := .venv/bin/python -m pip --disable-pip-version-check --no-input
 
 .PHONY: run test check bench sim sim-mutants lock clean
@@ -26,14 +32,15 @@ run: .venv/.installed
 	@exec .venv/bin/excore serve $(ARGS)
 
 test: .venv/.installed
-	@exec .venv/bin/python -m pytest $(ARGS)
+	@exec .venv/bin/python -m pytest $(PARALLEL) $(ARGS)
 
 check: .venv/.installed
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy --strict
 	.venv/bin/python -m pytest tests/test_tidy.py
-	.venv/bin/python -m pytest -m "not system and not slow" --ignore=tests/test_tidy.py
+	.venv/bin/python -m pytest $(PARALLEL) -m "not system and not slow" \
+	  --ignore=tests/test_tidy.py
 
 bench: .venv/.installed
 	@exec .venv/bin/python -m tests.bench $(ARGS)

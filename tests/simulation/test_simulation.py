@@ -19,6 +19,7 @@ from tests.simulation.mutants import MUTANTS
 from tests.simulation.mutants_of_shards import COVERED
 
 STEPS = 150
+SEEDS_EACH = 500  # of the two thousand, a test
 
 # Seeds that found faults while the protocol was built, and what they found.
 SEEDS = {
@@ -147,10 +148,16 @@ def test_a_failure_tells_of_what_it_names() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)  # the machine may have much else to do
-def test_two_thousand_seeds_violate_nothing() -> None:
-    jobs = ((seed, STEPS, "") for seed in range(1_001, 3_001))
+@pytest.mark.parametrize("first", range(1_001, 3_001, SEEDS_EACH))
+def test_two_thousand_seeds_violate_nothing(first: int) -> None:
+    jobs = ((seed, STEPS, "") for seed in range(first, first + SEEDS_EACH))
     counts: collections.Counter[str] = collections.Counter()
-    for seed, what, found, story in run_seeds(jobs, os.cpu_count() or 1):
+    tried = 0
+    # Workers of a run that are at work beside this one have their share of the processors.
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    for seed, what, found, story in run_seeds(jobs, max(1, (os.cpu_count() or 1) // workers)):
         assert not what, "\n".join([*story, f"seed {seed}: {what}"])
         counts.update(found)
-    assert counts["deals"] > 10_000
+        tried += 1
+    assert tried == SEEDS_EACH
+    assert counts["deals"] > 5 * SEEDS_EACH
