@@ -20,8 +20,8 @@ import pyarrow.compute as pc
 from analytics.lake import SCHEMAS
 from excore_ray.actors.archive_rows import Scales, ledger_rows, market_rows
 from excore_ray.actors.replay import SLICE_BYTES, kind_of
-from excore_ray.core.commands import LedgerRecord
-from excore_ray.core.events import Deal, OrderFinished
+from excore_ray.core.commands import LedgerRecord, MarketRecord
+from excore_ray.core.events import events_of
 from excore_ray.core.postings import postings_of
 from excore_ray.errors import JournalBroken, JournalForgotten
 from excore_ray.storage.journal import Entry, JournalReader
@@ -187,11 +187,11 @@ class Follower:
 
 
 class _MarketTelling(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A `MarketRecord` of which only what is needed here is decoded."""
+    """A `MarketRecord` whose commands need not be decoded."""
 
     time_us: int
     commands: msgspec.Raw
-    told: list[Deal | OrderFinished]
+    told: list[int | str]
 
 
 _decode_market = msgspec.json.Decoder(_MarketTelling).decode
@@ -200,7 +200,7 @@ _decode_ledger = msgspec.json.Decoder(LedgerRecord).decode
 
 def _told_by_market(body: bytes) -> tuple[int, Sequence[object]]:
     record = _decode_market(body)
-    return record.time_us, record.told
+    return record.time_us, events_of(MarketRecord(record.time_us, [], record.told))
 
 
 def _told_by_ledger(body: bytes) -> tuple[int, Sequence[object]]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import msgspec
 
-from excore_ray.core.events import Deal, OrderFinished
 from excore_ray.core.specs import MarketRules
 
 REQUEST_ID_BYTES = 16
@@ -328,12 +327,14 @@ CatalogCommand = (CreateCatalog | OpenEpoch | AddAsset | RenameAsset | AddMarket
 class MarketRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One turn of a market, as journaled: applied in order at time_us, which never goes back.
 
-    told: what came of it, in the order in which it came.
+    told: every deal, and every order that has left with a trace, as it happened: the kind and the
+    fields of each, one after the other, for a list of integers is the cheapest to make and to
+    write.  `events.events_of` makes events of it.
     """
 
     time_us: int
     commands: list[MarketCommand]
-    told: list[Deal | OrderFinished]
+    told: list[int | str]
 
 
 class LedgerRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):

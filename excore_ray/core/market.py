@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from excore_ray.core import commands as c
 from excore_ray.core.book import BookSide
-from excore_ray.core.events import Deal, OrderFinished
+from excore_ray.core.events import DEAL, FINISHED
 from excore_ray.core.machine import DONE, Machine
 from excore_ray.core.matching import match
 from excore_ray.core.messages import Done, Placed
@@ -44,10 +44,10 @@ _TAKER, _MAKER = Role.TAKER, Role.MAKER
 class Market(Machine):
     """Book, open orders, outboxes and recorded results of one market.
 
-    told: every deal, and every order that has left with a trace, as it happened.
+    told: what has happened, as `MarketRecord` has it.
     """
 
-    told: list[Deal | OrderFinished]
+    told: list[int | str]
 
     def __init__(self) -> None:
         super().__init__()
@@ -260,20 +260,18 @@ class Market(Machine):
         deal = (self.last_deal_id, price, amount)
         paid = self._leg(taker, deal, _TAKER)
         given = self._leg(maker, deal, _MAKER)
-        self.told.append(
-            Deal(
-                self.last_deal_id,
-                self.time_us,
-                taker.side,
-                price,
-                amount,
-                taker.order_id,
-                taker.user,
-                paid.fee,
-                maker.order_id,
-                maker.user,
-                given.fee,
-            )
+        self.told += (
+            DEAL,
+            self.last_deal_id,
+            taker.side,
+            price,
+            amount,
+            taker.order_id,
+            taker.user,
+            paid.fee,
+            maker.order_id,
+            maker.user,
+            given.fee,
         )
         if not maker.left:
             side.remove(maker)
@@ -329,26 +327,24 @@ class Market(Machine):
     def _tell_finished(self, order: Order) -> None:
         if order.type == _LIMIT and order.left and not order.deal_stock:
             return  # cancelled untouched: it leaves no history
-        self.told.append(
-            OrderFinished(
-                order.order_id,
-                order.user,
-                order.side,
-                order.type,
-                order.price,
-                order.amount,
-                order.left,
-                order.taker_fee,
-                order.maker_fee,
-                order.ref_user,
-                order.ref_rate,
-                order.source,
-                order.ctime_us,
-                self.time_us,
-                order.deal_stock,
-                order.deal_money,
-                order.deal_fee,
-            )
+        self.told += (
+            FINISHED,
+            order.order_id,
+            order.user,
+            order.side,
+            order.type,
+            order.price,
+            order.amount,
+            order.left,
+            order.taker_fee,
+            order.maker_fee,
+            order.ref_user,
+            order.ref_rate,
+            order.source,
+            order.ctime_us,
+            order.deal_stock,
+            order.deal_money,
+            order.deal_fee,
         )
 
     def _record(

@@ -19,7 +19,7 @@ import msgspec
 from excore_ray.actors.replay import KINDS, SLICE_BYTES, kind_of
 from excore_ray.core import commands as c
 from excore_ray.core.catalog import Catalog
-from excore_ray.core.events import Deal, OrderFinished
+from excore_ray.core.events import Deal, OrderFinished, events_of
 from excore_ray.core.ledger import Ledger
 from excore_ray.core.market import Market
 from excore_ray.core.names import Names
@@ -93,7 +93,7 @@ class MarketFacts:
             command = executed.command
             put = command.put if type(command) is c.Place else command
             touched.add(put.user)
-        for event in record.told:
+        for event in events_of(record):
             if type(event) is Deal:
                 self.deals.append(event)
                 self.deal_seqs.append(entry.seq)

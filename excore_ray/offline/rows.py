@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from analytics.lake import SCHEMAS, SORT_KEYS, FileEntry, Lake, LakeError, Manifest
 from analytics.lake_schema import DATE_COLUMNS
 from excore_ray.actors.archive_rows import Scales, ledger_rows, market_rows
+from excore_ray.core.events import events_of
 from excore_ray.core.postings import postings_of
 from excore_ray.offline.walk import Walk
 
@@ -78,7 +79,7 @@ class Teller:
     def _told(self) -> Sequence[object]:
         """What came of the newest entry, as its record has it and its replay confirmed it."""
         record = self._walk.record
-        return record.told if self._walk.kind == "market" else postings_of(record)
+        return events_of(record) if self._walk.kind == "market" else postings_of(record)
 
 
 class Adder:

@@ -20,7 +20,7 @@ from excore_ray.actors.archive import Archive
 from excore_ray.actors.plan import ArchiveSettings
 from excore_ray.core import commands as c
 from excore_ray.core.catalog import Catalog
-from excore_ray.core.events import OrderFinished
+from excore_ray.core.events import OrderFinished, events_of
 from excore_ray.core.orders import Side
 from excore_ray.core.snapshot import dump
 from excore_ray.core.specs import Asset, rules_of
@@ -89,7 +89,7 @@ class Life(Courier):
     def _landed(self, stream: str, record: c.MarketRecord | c.LedgerRecord) -> None:
         super()._landed(stream, record)
         if isinstance(record, c.MarketRecord):
-            self.finished += (e for e in record.told if isinstance(e, OrderFinished))
+            self.finished += (e for e in events_of(record) if isinstance(e, OrderFinished))
             self._land(stream, self.market.epoch, record)
         else:
             self._land(stream, self.ledgers[int(stream[-1])].epoch, record)

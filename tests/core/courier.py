@@ -14,7 +14,7 @@ import msgspec
 from excore_ray.core import commands as c
 from excore_ray.core import messages as m
 from excore_ray.core.audit import check_conservation, check_ledger, check_market
-from excore_ray.core.events import Deal
+from excore_ray.core.events import Deal, events_of
 from excore_ray.core.ledger import Ledger
 from excore_ray.core.market import Market
 from excore_ray.core.orders import Side, order_id_of
@@ -205,7 +205,7 @@ class Courier:
     def _landed(self, stream: str, record: c.MarketRecord | c.LedgerRecord) -> None:
         self._journals.setdefault(stream, []).append(record)
         if isinstance(record, c.MarketRecord):
-            self.deals += (event for event in record.told if isinstance(event, Deal))
+            self.deals += (event for event in events_of(record) if isinstance(event, Deal))
         else:
             self.postings += changes_of(postings_of(record))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from excore_ray.core import commands as c
-from excore_ray.core.events import Deal
+from excore_ray.core.events import Deal, events_of
 from excore_ray.core.market import Market
 from excore_ray.core.messages import Placed
 from excore_ray.core.orders import Side, order_id_of
@@ -110,13 +110,12 @@ class Kernel:
         return self.market.execute(c.Cancel(self._request_id(), 0, user, order_id))
 
     def _report_deals(self, reports: list[str]) -> None:
-        events = self.market.told
-        for event in events:
+        for event in events_of(self.market.record([])):
             if type(event) is Deal:
                 maker = self._theirs[event.maker_order_id >> 12]
                 taker = self._theirs[event.taker_order_id >> 12]
                 reports.append(f"1,{self.seq},{event.price},{event.amount},{maker},{taker}")
-        events.clear()
+        self.market.told.clear()
 
     def _request_id(self) -> bytes:
         self._request += 1

@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from excore_ray.core import commands as c
-from excore_ray.core.events import Deal, OrderFinished
+from excore_ray.core.events import Deal, OrderFinished, events_of
 from excore_ray.core.market import Market
 from excore_ray.core.messages import Done, Placed
 from excore_ray.core.orders import Order, Side, order_id_of
@@ -109,13 +109,14 @@ class Player:
 
     def _expect(self, answer: object, outcome: str) -> None:
         deals: list[str] = []
-        for event in self.market.told[self._seen :]:
+        events = events_of(self.market.record([]))
+        for event in events[self._seen :]:
             if isinstance(event, Deal):
                 maker = self.names[event.maker_order_id]
                 deals.append(f"{maker} {event.amount}@{event.price}")
             else:
                 self._finished.append(self.names[event.order_id])
-        self._seen = len(self.market.told)
+        self._seen = len(events)
         if isinstance(answer, Refused):
             happened = f"refused {answer.reason.name.lower()}"
         else:
@@ -158,9 +159,9 @@ def play(market: Market, script: str) -> Player:
 
 def finished_orders(market: Market) -> list[OrderFinished]:
     """What has been told of orders that are over."""
-    return [event for event in market.told if isinstance(event, OrderFinished)]
+    return [event for event in events_of(market.record([])) if isinstance(event, OrderFinished)]
 
 
 def deals(market: Market) -> list[Deal]:
     """What has been told of deals."""
-    return [event for event in market.told if isinstance(event, Deal)]
+    return [event for event in events_of(market.record([])) if isinstance(event, Deal)]

@@ -12,7 +12,7 @@ import pytest
 
 from excore_ray.core import commands as c
 from excore_ray.core.audit import check_conservation, check_market
-from excore_ray.core.events import Deal
+from excore_ray.core.events import Deal, events_of
 from excore_ray.core.market import Market
 from excore_ray.core.orders import Side, order_id_of
 from excore_ray.core.reasons import Reason, Refused
@@ -103,7 +103,9 @@ def test_cointossx(case: dict[str, Any]) -> None:
             answer = table.put(row, int(case.get("rpc_market_buy_money", "0")))
             empty = row["type"] == "market" and not case["expect_trades"]
             assert isinstance(answer, Refused) == empty
-    trades = [(e.price, e.amount) for e in table.market.told if isinstance(e, Deal)]
+    trades = [
+        (e.price, e.amount) for e in events_of(table.market.record([])) if isinstance(e, Deal)
+    ]
     assert trades == [(int(t["price"]), int(t["amount"])) for t in case["expect_trades"]]
     # Sides as they were put: the book of limitOrder/Test7 names the wrong one.
     sides = {row["ref"]: SIDES[row["side"]] for row in (*case["init"], *case["input"])}

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from excore_ray.core import commands as c
+from excore_ray.core.events import events_of
 from excore_ray.core.market import Market
 from excore_ray.core.messages import Placed
 from excore_ray.core.orders import Side, order_id_of
@@ -194,6 +195,12 @@ def test_deals_are_told_with_both_sides(market: Market) -> None:
     assert player.order("a1").deal_fee == 4 + 3
     ended = finished_orders(market)[-1]
     assert (ended.amount, ended.left, ended.deal_stock, ended.deal_money) == (3000, 0, 300, 3000)
+
+
+@pytest.mark.parametrize("told", [[3], ["1"], [1, 7], [2, *range(15)]])
+def test_what_no_market_tells_is_refused(told: list[int | str]) -> None:
+    with pytest.raises(ValueError, match=r"kind of event|cut off"):
+        events_of(c.MarketRecord(1, [], told))
 
 
 def test_answers_are_orders_as_they_were_committed(market: Market) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from excore_ray.core import commands as c
-from excore_ray.core.events import Deal
+from excore_ray.core.events import Deal, events_of
 from excore_ray.core.ledger import Ledger
 from excore_ray.core.machine import Machine
 from excore_ray.core.market import Market
@@ -30,11 +30,12 @@ def told_again() -> Undo:
 
 
 def deals_not_told() -> Undo:
-    """A market tells of orders that are over, and not of deals."""
+    """A market tells nothing when there are deals."""
 
     def record(market: Market, commands: list[Any]) -> c.MarketRecord:
-        told = [event for event in market.told if type(event) is not Deal]
-        return c.MarketRecord(market.time_us, commands, told)
+        honest = c.MarketRecord(market.time_us, commands, market.told)
+        deals = sum(type(event) is Deal for event in events_of(honest))
+        return c.MarketRecord(market.time_us, commands, [] if deals else market.told)
 
     return patch(Market, "record", record)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from excore_ray.core.commands import LedgerRecord, MarketRecord
-from excore_ray.core.events import Deal, OrderFinished
+from excore_ray.core.events import Deal, OrderFinished, events_of
 from excore_ray.core.ledger import Ledger
 from excore_ray.core.market import Market
 from excore_ray.core.postings import LegPosted, postings_of
@@ -30,10 +30,11 @@ def check_told(shadow: Any, record: Any, deals_before: int) -> None:
 
 
 def _check_deals(market: Market, record: MarketRecord, before: int) -> None:
-    deals = [event for event in record.told if type(event) is Deal]
+    events = events_of(record)
+    deals = [event for event in events if type(event) is Deal]
     if [deal.deal_id for deal in deals] != list(range(before + 1, market.last_deal_id + 1)):
         raise Violation(f"not the deals from {before + 1} to {market.last_deal_id}: {deals}")
-    for event in record.told:
+    for event in events:
         if type(event) is OrderFinished and event.order_id in market.orders:
             raise Violation(f"told to have left, and open: {event}")
 
