@@ -50,7 +50,8 @@ def kind_of(stream: str) -> str:
 class Replay:
     """A machine on its way through its stream.
 
-    machine: the state after entry `seq`; 0 before the first.  Begins with the newest snapshot that
+    machine: the state after entry `seq`; 0 before the first.  record: of that entry, None until one
+    was applied.  Begins with the newest snapshot that
     is not beyond `to_seq`, nor beyond `snapshot_seq_max` for one who goes on from there; at entry
     1 when there is none.
     Raises JournalForgotten when the state after `to_seq` cannot be rebuilt any more, and what
@@ -68,6 +69,7 @@ class Replay:
         self._journal = journal
         self._kind = KINDS[kind]
         self._to_seq = to_seq
+        self.record: Any = None
         found = (
             journal.load_snapshot(snapshot_seq_max) if to_seq is None else _load(journal, to_seq)
         )
@@ -107,7 +109,7 @@ class Replay:
             except Exception as error:
                 error.add_note(f"in entry {entry.seq} of stream {self._journal.stream}")
                 raise
-            self.seq = entry.seq
+            self.seq, self.record = entry.seq, record
         return bool(entries)
 
 

@@ -11,13 +11,11 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
-from excore_ray.actors.replay import KINDS, SLICE_BYTES, Replay, kind_of
+from excore_ray.actors.replay import SLICE_BYTES, Replay, kind_of
 from excore_ray.core.commands import Checkpoint
 from excore_ray.core.snapshot import AnyMachine
 from excore_ray.errors import JournalForgotten
 from excore_ray.storage.journal import Entry, JournalReader, JournalStatus
-
-_CHECKPOINT_MARK = b'["ck",'  # in every record with a Checkpoint, and in few others
 
 
 class Walk:
@@ -34,8 +32,7 @@ class Walk:
         self.start = start
         self.last = last
         self.hashes = 0
-        self._stepped = _Stepped(reader, last)
-        self._replay = Replay(self._stepped, self.kind, snapshot_seq_max=start)
+        self._replay = Replay(_Stepped(reader, last), self.kind, snapshot_seq_max=start)
         if self._replay.seq != start:
             raise JournalForgotten(
                 f"stream {self.stream}: the snapshot of entry {start} is not there any more"
@@ -49,8 +46,8 @@ class Walk:
     @property
     def record(self) -> Any:
         """The record of the newest entry."""
-        assert self._stepped.newest is not None, "no step was made yet"
-        return KINDS[self.kind].decode(self._stepped.newest.body)
+        assert self._replay.record is not None, "no step was made yet"
+        return self._replay.record
 
     @property
     def seq(self) -> int:
@@ -63,10 +60,7 @@ class Walk:
         Raises what Replay.advance raises: then the machine is of no use any more.
         """
         while self._replay.advance():
-            newest = self._stepped.newest
-            if newest is not None and _CHECKPOINT_MARK in newest.body:
-                commands = self.record.commands
-                self.hashes += sum(type(command) is Checkpoint for command in commands)
+            self.hashes += sum(type(command) is Checkpoint for command in self.record.commands)
             yield self.seq
 
 
@@ -75,7 +69,6 @@ class _Stepped:
 
     def __init__(self, reader: JournalReader, last: int) -> None:
         self.stream = reader.stream
-        self.newest: Entry | None = None
         self._reader = reader
         self._last = last
         self._ahead: deque[Entry] = deque()
@@ -89,8 +82,7 @@ class _Stepped:
         if not self._ahead:
             return []
         assert self._ahead[0].seq == from_seq, "entries are read in their order"
-        self.newest = self._ahead.popleft()
-        return [self.newest]
+        return [self._ahead.popleft()]
 
     def load_snapshot(self, seq_max: int | None = None) -> tuple[int, bytes] | None:
         """See JournalReader.load_snapshot."""

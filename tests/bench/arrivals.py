@@ -18,6 +18,8 @@ from typing import Any, NamedTuple, cast
 
 import uvloop
 
+from tests.bench.load import whole_body
+
 _STEP_S = 0.002
 _PATIENCE_S = 5.0  # of who waits for a connection
 _CODE = re.compile(rb'"code":(\d+)')
@@ -95,14 +97,10 @@ class _Lane(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
-        head = self._buffer.find(b"\r\n\r\n")
-        if head < 0:
+        body = whole_body(self._buffer)
+        if body is None:
             return
-        start = self._buffer.find(b"content-length: ") + 16
-        length = int(self._buffer[start : self._buffer.find(b"\r", start)])
-        if len(self._buffer) < head + 4 + length:
-            return
-        body, self._buffer, self._busy = self._buffer[head + 4 :], b"", False
+        self._buffer, self._busy = b"", False
         self._crowd.answered(self, body, self._came_at)
 
 

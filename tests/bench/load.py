@@ -29,6 +29,16 @@ class Outcome:
         return 1_000 * ordered[min(len(ordered) - 1, int(part * len(ordered)))]
 
 
+def whole_body(received: bytes) -> bytes | None:
+    """The body of the one reply that is awaited, None until all of it has come."""
+    head = received.find(b"\r\n\r\n")
+    if head < 0:
+        return None
+    start = received.find(b"content-length: ") + 16
+    length = int(received[start : received.find(b"\r", start)])
+    return received[head + 4 :] if len(received) >= head + 4 + length else None
+
+
 class _Connection(asyncio.Protocol):
     """One keep-alive connection that works off its share of the requests."""
 
@@ -59,15 +69,10 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
-        head = self._buffer.find(b"\r\n\r\n")
-        if head < 0:
-            return
-        start = self._buffer.find(b"content-length: ") + 16
-        length = int(self._buffer[start : self._buffer.find(b"\r", start)])
-        if len(self._buffer) < head + 4 + length:
+        body = whole_body(self._buffer)
+        if body is None:
             return
         self._outcome.latencies.append(time.perf_counter() - self._sent_at)
-        body = self._buffer[head + 4 :]
         if b'"code"' in body:
             self._outcome.errors.append(body)
         self._buffer = b""

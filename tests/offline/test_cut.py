@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
-import threading
 from pathlib import Path
 
 import pytest
@@ -14,6 +12,7 @@ from excore_ray.offline.cut import Heads, cut_of, take_cut
 from excore_ray.storage.ownership import Ownership
 from excore_ray.storage.sqlite import open_sqlite
 from tests.offline.cut_world import hasty, run_copies
+from tests.offline.writers import written_by_turns
 
 
 @pytest.mark.parametrize("seed", range(1, 13))
@@ -81,30 +80,10 @@ def test_no_instant_is_told_after_some_patience() -> None:
 
 def test_two_journals_that_are_written_meanwhile_are_read_at_one_instant(tmp_path: Path) -> None:
     """One process writes to both by turns: at any instant they differ by one entry at most."""
-    ready, stop = threading.Event(), threading.Event()
-
-    async def write() -> None:
-        journals = [open_sqlite(tmp_path, s, owner=Ownership(s)) for s in ("ledger-0", "market-1")]
-        seq = 0
-        while not stop.is_set():
-            seq += 1
-            for journal in journals:
-                await journal.append(seq, 1, [b"{}"], [])
-            ready.set()
-            await asyncio.sleep(0.001)
-        for journal in journals:
-            journal.close()
-
-    writer = threading.Thread(target=lambda: asyncio.run(write()))
-    writer.start()
-    try:
-        assert ready.wait(20)
+    with written_by_turns(tmp_path, ("ledger-0", "market-1"), pause_s=0.001):
         for _ in range(50):
             heads = cut_of(tmp_path).heads
             assert heads["market-1"] <= heads["ledger-0"] <= heads["market-1"] + 1
-    finally:
-        stop.set()
-        writer.join()
 
 
 def test_a_stream_without_entries_is_not_in_it(tmp_path: Path) -> None:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import multiprocessing
 import random
-import threading
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -17,9 +14,9 @@ from excore_ray.errors import JournalForeign
 from excore_ray.offline.copying import copy_stream
 from excore_ray.offline.cut import cut_of
 from excore_ray.offline.cut_busy import Watch, busy_cut, watch_directory
-from excore_ray.storage.ownership import Ownership
-from excore_ray.storage.sqlite import SqliteJournal, open_sqlite, read_sqlite
+from excore_ray.storage.sqlite import read_sqlite
 from tests.offline.cut_world import careless, quick, run_copies
+from tests.offline.writers import opened, written_by_turns
 from tests.storage.child import end, line_of, spawn
 from tests.storage.places import STREAM, put
 
@@ -51,10 +48,6 @@ def test_without_a_round_that_meets_no_change_it_is_no_instant() -> None:
         except (AssertionError, KeyError) as broken:
             found.append(f"seed {seed}: {broken}")
     assert len(found) >= 4, found
-
-
-def opened(directory: Path, stream: str) -> SqliteJournal:
-    return open_sqlite(directory, stream, owner=Ownership(stream))
 
 
 def settled(watched: Watch) -> dict[str, int]:
@@ -141,46 +134,11 @@ def test_what_is_wrong_with_a_stream_is_told(tmp_path: Path) -> None:
 
 
 def test_no_instant_is_told_after_some_patience(tmp_path: Path) -> None:
-    with written_by_turns(tmp_path):
+    with written_by_turns(tmp_path, STREAMS):
         assert busy_cut(tmp_path, -1.0) is None
 
 
 STREAMS = [f"market-{number}" for number in range(40)]
-
-
-@contextmanager
-def written_by_turns(directory: Path) -> Iterator[None]:
-    """One thread appends to all streams by turns: at any instant they differ by one at most."""
-    ready, stop = threading.Event(), threading.Event()
-    failures: list[BaseException] = []
-
-    async def write() -> None:
-        journals = [opened(directory, stream) for stream in STREAMS]
-        seq = 0
-        while not stop.is_set():
-            seq += 1
-            for journal in journals:
-                await journal.append(seq, 1, [b"{}"], [])
-            ready.set()
-            await asyncio.sleep(0)
-        for journal in journals:
-            journal.close()
-
-    def work() -> None:
-        try:
-            asyncio.run(write())
-        except BaseException as failure:
-            failures.append(failure)
-
-    writer = threading.Thread(target=work)
-    writer.start()
-    try:
-        assert ready.wait(60)
-        yield
-    finally:
-        stop.set()
-        writer.join()
-    assert not failures
 
 
 def expect_instant(heads: dict[str, int]) -> None:
@@ -200,7 +158,7 @@ def many_instants(directory: Path, count: int) -> list[dict[str, int]]:
 
 
 def test_forty_streams_that_are_written_without_a_pause(tmp_path: Path) -> None:
-    with written_by_turns(tmp_path):
+    with written_by_turns(tmp_path, STREAMS):
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(1, mp_context=context) as process:
             found = process.submit(many_instants, tmp_path, 100).result()
