@@ -164,6 +164,8 @@ class Reception:
     def take_sends(self) -> list[Send]:
         """The replies of this turn, one message a gateway."""
         replies, taken = self._replies, self._taken
+        if not replies and not taken and not self._stale:
+            return []
         sends: list[Send] = [
             (peer, Replies(self.epoch, *replies.get(peer, _NO_REPLIES), taken.get(peer, 0)))
             for peer in (taken | replies if taken else replies)

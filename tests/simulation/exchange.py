@@ -110,9 +110,12 @@ class Exchange(Hooks):
             return
         live = self.live.get(target)
         found = [live] if live is not None and live.up and live.ready else []
-        found += [p for p in self.zombies if p.stream == target and p.up and p.ready]
-        if found:
+        if self.zombies:
+            found += [p for p in self.zombies if p.stream == target and p.up and p.ready]
+        if len(found) > 1:
             self._guard(self.world.random.choice(found), source, body)
+        elif found:
+            self._guard(found[0], source, body)
 
     def _guard(self, process: Process, source: str | None, body: bytes) -> None:
         """A zombie of a shard may stumble over messages of its successor's time, and ends.  One of
@@ -351,8 +354,11 @@ class Exchange(Hooks):
 
     # The end.
 
-    def heal(self) -> None:
-        """No more faults: everybody comes back, and everything must come to rest."""
+    def heal(self, stays_quiet_us: int = 400 * MS) -> None:
+        """No more faults: everybody comes back, and everything must come to rest.
+
+        stays_quiet_us: for how long it must stay so, with messages under way for up to 300 ms.
+        """
         self.world.faults = False
         for zombie in self.zombies:
             zombie.kill()
@@ -362,7 +368,7 @@ class Exchange(Hooks):
                 if not process.up:
                     self.start(stream)
             if self._quiet():
-                self.world.run(500 * MS)
+                self.world.run(stays_quiet_us)
                 if self._quiet():
                     return
         open_now = [(o.ask, o.actor) for o in self.client.open.values()]

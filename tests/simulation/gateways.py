@@ -22,6 +22,7 @@ from tests.simulation.world import MS, Violation, World
 ROUTER_LIMITS = RouterLimits(deadline_us=600 * MS, resend_us=60 * MS, batch_max=8)
 CLIENT_PATIENCE_US = 700 * MS
 RETRY_US = 60 * MS
+TICK_US = 20 * MS
 
 Send = Callable[[str, str, m.WireMessage], None]
 
@@ -86,7 +87,7 @@ class Gateway:
         if self.up:
             self.router.tick(self.now_us)
             self.flush()
-            self.world.at(10 * MS, self.tick)
+            self.world.at(TICK_US, self.tick)
 
 
 class Operation:

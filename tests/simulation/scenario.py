@@ -51,9 +51,12 @@ class Scenario:
     def run(self, steps: int) -> None:
         """Set up without faults, issue `steps` operations among faults, heal, and check."""
         world = self.world
-        for build in self._setup():
+        for build in self._definitions():
             self._start(build, stamped=True)
             self._wait()
+        for build in self._deposits():
+            self._start(build, stamped=True)
+        self._wait()
         world.faults = True
         self._issuing = True
         self._issue(steps)
@@ -62,13 +65,13 @@ class Scenario:
         self.exchange.heal()
         if world.ancient:
             world.run(2_500 * MS)
-            self.exchange.heal()
+            self.exchange.heal(stays_quiet_us=0)
         self._read_balances()
         check_at_rest(self.exchange)
         world.run(100 * MS)
         self._count()
 
-    def _setup(self) -> Iterator[Build]:
+    def _definitions(self) -> Iterator[Build]:
         for name in ("GOLD", "SILVER", "COIN"):
             yield lambda n, i, a=name: ("catalog", c.AddAsset(i, 0, a, PREC, PREC, ""))
         for stock in ("GOLD", "SILVER"):
@@ -76,6 +79,8 @@ class Scenario:
                 "catalog",
                 c.AddMarket(i, 0, f"{s}_COIN", s, 1, "COIN", 1, 2, ""),
             )
+
+    def _deposits(self) -> Iterator[Build]:
         for user in range(1, USERS + 1):
             for asset in (1, 2, 3):
                 yield self._update(user, asset, self._wealth, force=False)
@@ -228,7 +233,7 @@ class Scenario:
         """At rest, every balance told must be the durable one."""
         for user in range(1, USERS + 1):
             self._start(self._look(user, 1), stamped=False)
-        self.exchange.heal()
+        self.exchange.heal(stays_quiet_us=0)
 
     def _count(self) -> None:
         counts = self.world.counts
