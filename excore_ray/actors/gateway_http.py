@@ -5,6 +5,8 @@ of any size, parses any number of requests in advance, and waits for ever for a 
 The size of a body is the application's to bound, for it answers for it.  It must not know what
 a request asks; the application tells, in the `state` of a request, whether its caller is known.
 
+It stays with HTTP/1.1 when a client offers to go on in another protocol, as HTTP lets a server do.
+
 Source: client_header_timeout, client_body_timeout, send_timeout, reset_timedout_connection and
 large_client_header_buffers of nginx.
 """
@@ -16,6 +18,7 @@ import enum
 from http import HTTPStatus
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from excore_ray.actors.gateway_crowd import Crowd
@@ -25,6 +28,11 @@ KNOWN = "known"  # what the application sets in `state` when its caller has show
 LINGERING_MAX = 256  # who were refused and may have another moment to read why
 LINGER_S = 1.0
 SEND_BYTES_MIN = 65_536  # who takes less of a reply within send_s does not read
+LINE_BYTES = 4  # ": " and the end of a header's line
+_OFFERS = frozenset((b"upgrade", b"http2-settings"))  # headers that are for the next hop alone
+
+
+Headers = list[tuple[bytes, bytes]]
 
 
 class _Phase(enum.Enum):
@@ -63,6 +71,9 @@ NO_HTTP = refusal(HTTPStatus.BAD_REQUEST, 1, "invalid argument: request: not HTT
 HEAD_TOO_LARGE = refusal(
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, 1, "invalid argument: headers: too large"
 )
+NO_TUNNEL = refusal(
+    HTTPStatus.METHOD_NOT_ALLOWED, 1, "invalid argument: request: CONNECT is for proxies"
+)
 TOO_SLOW = refusal(HTTPStatus.REQUEST_TIMEOUT, 1, "invalid argument: request: sent too slowly")
 
 
@@ -72,6 +83,7 @@ class GuardedProtocol(HttpToolsProtocol):
     # With these in its dictionary, that would be too large to share its keys with all others': two
     # kilobytes more for every connection.
     __slots__ = (
+        "_beside_bytes",
         "_body_bytes",
         "_body_counted",
         "_chunk_is_large",
@@ -102,6 +114,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._requests = 0
         self._head_bytes = 0
         self._body_bytes = 0
+        self._beside_bytes = 0  # that came after its newest byte and were none of it
         self._body_counted = 0  # of it, in the crowd's sum, when it did not come in one piece
         self._doubted = True  # whether it is one of the crowd's strangers
         self._chunk_is_large = False
@@ -158,9 +171,12 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         if self._phase is _Phase.HEAD:
             self._head_bytes += len(data)
+        elif self._phase is _Phase.BODY:
+            self._beside_bytes += len(data)
         # A head that came in small pieces is small, so most are never measured.
         self._chunk_is_large = len(data) > self.limits.head_bytes_max
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        self._parse(data)
         phase = self._phase
         if phase is _Phase.NOTHING:
             if self._running is not None and not self._running.response_complete:
@@ -168,12 +184,37 @@ class GuardedProtocol(HttpToolsProtocol):
                     self._clear_deadline()
             elif not self._deaf:
                 self._keep_deadline()  # blank lines before a request are no request
-        elif phase is _Phase.HEAD and self._head_bytes > self.limits.head_bytes_max:
+        elif self._head_bytes > self.limits.head_bytes_max and phase is _Phase.HEAD:
             self._refuse(HEAD_TOO_LARGE)
+        elif phase is _Phase.BODY and self._beside_bytes > self.limits.head_bytes_max:
+            self._refuse(HEAD_TOO_LARGE)  # trailers
         elif phase is _Phase.BODY and not self._hold_body():
             self._refuse(TOO_MUCH)
         else:
             self._keep_deadline()
+
+    def _parse(self, data: bytes) -> None:
+        """What the base class does with data, but for offers of another protocol."""
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._decline(data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self.send_400_response("")
+
+    def _decline(self, rest: bytes) -> None:
+        """Parse a request again without the offer in its head, for the parser has passed over its
+        body.  rest: what came after the head.
+        """
+        method, version = self.parser.get_method(), self.parser.get_http_version().encode()
+        if method == b"CONNECT":
+            self._fault = NO_TUNNEL
+            self.send_400_response("")
+            return
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        line = b"%b %b HTTP/%b\r\n" % (method, self.url, version)
+        self._parse(line + _without_offers(self.headers) + b"\r\n" + rest)
 
     def on_message_begin(self) -> None:
         """Called by the parser."""
@@ -188,14 +229,24 @@ class GuardedProtocol(HttpToolsProtocol):
         self._requests += 1
         self._head_bytes = 0
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Called by the parser, for what follows a body too, which nobody needs."""
+        if self._phase is _Phase.HEAD:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         """Called by the parser."""
         if self._chunk_is_large or self._head_bytes > self.limits.head_bytes_max:
-            size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+            size = len(self.url) + sum(
+                len(name) + len(value) + LINE_BYTES for name, value in self.headers
+            )
             if size > self.limits.head_bytes_max:
                 self._fault = HEAD_TOO_LARGE
                 raise _Unwanted
+        if self.parser.should_upgrade():
+            return  # it is parsed again
         self._phase = _Phase.BODY
+        self._beside_bytes = 0
         super().on_headers_complete()
         if not self.pipeline:
             self._running = self.cycle
@@ -203,10 +254,13 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """Called by the parser."""
         self._body_bytes += len(body)
+        self._beside_bytes = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Called by the parser."""
+        if self.parser.should_upgrade():
+            return
         self._phase = _Phase.NOTHING
         self._drop_body()
         if self._doubted:
@@ -274,6 +328,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._drop_body()
         if self._running is not None:
             self._running.disconnected = True
+            self._running.waiting_for_100_continue = False  # it would be written behind the end
             self._running.message_event.set()
         self.lingering.add(self)
         self.transport.write(reply)
@@ -341,6 +396,20 @@ class GuardedProtocol(HttpToolsProtocol):
             self._sending = None
             self.crowd.unsent_bytes -= self._unsent_counted
             self._unsent_counted = 0
+
+
+def _without_offers(headers: Headers) -> bytes:
+    """The lines of headers, without those that offer another protocol."""
+    kept = [(name, value) for name, value in headers if name not in _OFFERS]
+    return b"".join(
+        b"%b: %b\r\n" % (name, _kept_tokens(value) if name == b"connection" else value)
+        for name, value in kept
+    )
+
+
+def _kept_tokens(connection: bytes) -> bytes:
+    tokens = [token.strip() for token in connection.split(b",")]
+    return b", ".join(token for token in tokens if token.lower() not in _OFFERS)
 
 
 def guarded(limits: HttpLimits) -> type[GuardedProtocol]:

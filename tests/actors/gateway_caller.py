@@ -10,6 +10,9 @@ import socket
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import pytest
+import uvloop
+
 from excore_ray.actors.clock import SteadyClock
 from excore_ray.actors.gateway import Gateway, reserve
 from excore_ray.actors.gateway_crowd import Crowd
@@ -24,6 +27,8 @@ LIMITS = HttpLimits(
 HERE = "tests.actors.gateway_world"
 GET = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"
 PATIENCE_S = 10.0
+LOOPS = [asyncio.new_event_loop, uvloop.new_event_loop]
+both_loops = pytest.mark.parametrize("loop", LOOPS, ids=["asyncio", "uvloop"])
 
 
 async def nowhere(name: str) -> Endpoint:

@@ -9,7 +9,6 @@ import socket
 
 import msgspec
 import pytest
-import uvloop
 
 from api.app import KNOWN as KNOWN_TO_THE_APPLICATION
 from api.replies import ERROR_KINDS
@@ -17,15 +16,13 @@ from excore_ray.actors import gateway_http
 from excore_ray.actors.gateway import files_for
 from excore_ray.actors.plan import HttpLimits
 from excore_ray.core.reasons import Reason
-from tests.actors.gateway_caller import GET, LIMITS, Caller, Place, play
+from tests.actors.gateway_caller import GET, LIMITS, Caller, Place, both_loops, play
 from tests.actors.wire_world import until
 
 PATIENT = msgspec.structs.replace(LIMITS, head_s=60.0, body_s=60.0, send_s=60.0, keep_alive_s=60)
 KNOWN = b"GET /known HTTP/1.1\r\nhost: a\r\n\r\n"
 LARGE = b"GET /large HTTP/1.1\r\nhost: a\r\n\r\n"
 LAST = b"GET /large HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"
-LOOPS = [asyncio.new_event_loop, uvloop.new_event_loop]
-both_loops = pytest.mark.parametrize("loop", LOOPS, ids=["asyncio", "uvloop"])
 
 
 def bounded(**limits: int | float) -> HttpLimits:
@@ -65,6 +62,7 @@ REFUSALS = {
     "TOO_MANY": Reason.SERVICE_UNAVAILABLE,
     "TOO_MUCH": Reason.SERVICE_UNAVAILABLE,
     "NO_HTTP": Reason.INVALID_ARGUMENT,
+    "NO_TUNNEL": Reason.INVALID_ARGUMENT,
     "HEAD_TOO_LARGE": Reason.INVALID_ARGUMENT,
     "TOO_SLOW": Reason.INVALID_ARGUMENT,
 }

@@ -67,7 +67,7 @@ class Exchange(Hooks):
         self.version_of: dict[bytes, int] = {}  # catalog changes: request -> version
         self.version_promised = 0
         self.results_max = 40 if world.random.random() < 0.1 else 3_000_000
-        self._never_again: set[int] = set()  # orders that were executed or voided
+        self.decided: set[int] = set()  # orders that were executed or voided
         self._bases: dict[tuple[int, int], int] = {}  # shard, market -> id_base it has applied
         self._landings = 0
         self._ticks = 0
@@ -164,7 +164,7 @@ class Exchange(Hooks):
             self._executed(shadow, command.put if type(command) is Place else command)
         if type(shadow) is Market:
             placed = [found.order_id for found in record.commands if type(found) is Place]
-            self._never_again.update(placed)
+            self.decided.update(placed)
             self._holds_exist(shadow, placed)
         elif type(shadow) is Ledger:
             self._nothing_early(shadow)
@@ -227,7 +227,7 @@ class Exchange(Hooks):
             if type(command) is Void:
                 market: Market = self.shadows[f"market-{command.market_no}"]
                 self._holds_exist(market, command.order_ids)
-                self._never_again.update(command.order_ids)
+                self.decided.update(command.order_ids)
             elif type(command) is Reserve:
                 self._reserved(ledger.shard, command)
             for entry in command.entries if type(command) is Settle else ():
@@ -253,7 +253,7 @@ class Exchange(Hooks):
         for hold in command.holds:
             if hold.order_id < base:
                 raise Violation(f"order {hold.order_id} of an older epoch was reserved for")
-            if hold.order_id in self._never_again:
+            if hold.order_id in self.decided:
                 raise Violation(f"order {hold.order_id} was decided, and reserved for again")
 
     # What clients are told.

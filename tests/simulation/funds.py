@@ -72,11 +72,12 @@ class Funds:
             self._released(operation, operation.ask, needed)
 
     def _released(self, operation: Operation, ask: Any, needed: tuple[str, int, int, int]) -> None:
+        decided = self._exchange.decided  # another order, of which so much is left, is among them
         market: Market = self._exchange.shadows[operation.actor]
         ledger: Ledger = self._exchange.shadows[needed[0]]
         for order_id, hold in ledger.holds_of(market.rules.market_no).items():
             mine = (hold.user, hold.asset, hold.remaining, hold.resting) == (*needed[1:], False)
-            if mine and order_id >= market.id_base:
+            if mine and order_id >= market.id_base and order_id not in decided:
                 raise Violation(f"{ask} was refused while its funds are held: order {order_id}")
 
     def _available(self, number: int) -> int:

@@ -28,6 +28,7 @@ SEEDS = {
     64: "a balance that changed and changed back looked wrong to the check",
     83: "a lease of an older copy was dropped while it still covered a newer one",
     230: "a denial between two commands of a record looked wrong to the check",
+    10011177: "what was left of another order looked like the funds of one that was refused",
 }
 
 # A change of the protocol changes what every seed leads to; `make sim-mutants` tells which find
