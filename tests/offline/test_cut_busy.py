@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import multiprocessing
 import random
-from concurrent.futures import ProcessPoolExecutor
+import time
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
+import psutil
 import pytest
 
-from excore_ray.errors import JournalForeign
+from excore_ray.errors import JournalFailed, JournalForeign
 from excore_ray.offline.copying import copy_stream
 from excore_ray.offline.cut import cut_of
 from excore_ray.offline.cut_busy import Watch, busy_cut, watch_directory
@@ -136,6 +138,26 @@ def test_what_is_wrong_with_a_stream_is_told(tmp_path: Path) -> None:
 def test_no_instant_is_told_after_some_patience(tmp_path: Path) -> None:
     with written_by_turns(tmp_path, STREAMS):
         assert busy_cut(tmp_path, -1.0) is None
+
+
+def test_when_its_process_is_killed_that_is_told_and_nothing_is_wrong(tmp_path: Path) -> None:
+    with closing(opened(tmp_path, "market-1")) as journal:
+        put(journal, b"first")
+        with ThreadPoolExecutor(1) as beside:
+            cut = beside.submit(busy_cut, tmp_path, 60.0)
+            while not (found := looking()):
+                time.sleep(0.001)
+            found[0].kill()
+            with pytest.raises(JournalFailed, match="was ended"):
+                cut.result()
+        put(journal, b"second")
+        assert busy_cut(tmp_path, 5.0) is not None
+
+
+def looking() -> list[psutil.Process]:
+    """The processes that look for an instant, from their first moment on."""
+    children = psutil.Process().children()
+    return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
 
 
 STREAMS = [f"market-{number}" for number in range(40)]
