@@ -28,7 +28,7 @@ class Funds:
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
         self._needs: dict[int, tuple[str, int, int, int]] = {}  # actor, user, asset, amount
-        self._numbers: dict[str, dict[int, None]] = {}  # the same, by actor
+        self._numbers: dict[str, dict[int, tuple[int, int]]] = {}  # user and asset, by actor
         self._least: dict[int, int] = {}  # the least that was available meanwhile
 
     def begin(self, operation: Operation, ask: c.PutLimit | c.PutMarket, market_no: int) -> None:
@@ -42,17 +42,20 @@ class Funds:
         actor = shard_name(shard_of(ask.user, SHARDS))
         number = operation.number
         self._needs[number] = (actor, ask.user, asset, amount)
-        self._numbers.setdefault(actor, {})[number] = None
-        now = self._available(number)
+        self._numbers.setdefault(actor, {})[number] = ask.user, asset
+        ledger: Ledger = self._exchange.shadows[actor]
+        now = ledger.available(ask.user, asset)
         self._least[number] = min(self._least.get(number, now), now)
 
     def executed(self, stream: str) -> None:
         """A command became durable."""
         numbers = self._numbers.get(stream)
         if numbers:
-            least = self._least
-            for number in numbers:
-                least[number] = min(least[number], self._available(number))
+            ledger: Ledger = self._exchange.shadows[stream]
+            least, available = self._least, ledger.available
+            for number, (user, asset) in numbers.items():
+                now = available(user, asset)
+                least[number] = min(least[number], now)
 
     def end(self, operation: Operation, reason: Reason | None) -> None:
         """An order is answered.  reason: why it was refused, None when it was not.
@@ -79,8 +82,3 @@ class Funds:
             mine = (hold.user, hold.asset, hold.remaining, hold.resting) == (*needed[1:], False)
             if mine and order_id >= market.id_base and order_id not in decided:
                 raise Violation(f"{ask} was refused while its funds are held: order {order_id}")
-
-    def _available(self, number: int) -> int:
-        actor, user, asset, _ = self._needs[number]
-        ledger: Ledger = self._exchange.shadows[actor]
-        return ledger.available(user, asset)

@@ -22,18 +22,16 @@ _TOPICS = (
     re.compile(r"\buser[ =](\d+)"),
 )
 
+# When, who, to whom, and what: an encoded message, the JSON of a record, or a text.
 Line = tuple[int, str, str, bytes | str]
 
 
 class Story:
-    """The newest lines of a run: when, who, to whom ("" for its journal or itself), and what."""
+    """The newest lines of a run.  To whom is "" for what somebody journals or says to itself."""
 
     def __init__(self) -> None:
         self._lines: collections.deque[Line] = collections.deque(maxlen=_KEPT)
-
-    def add(self, now_us: int, who: str, to: str, what: bytes | str) -> None:
-        """Keep one line.  what: an encoded message, the JSON of a record, or a text."""
-        self._lines.append((now_us, who, to, what))
+        self.add = self._lines.append  # keeps one line
 
     def tell(self, violation: str) -> list[str]:
         """The newest lines that touch what the violation names; the newest of all otherwise."""

@@ -115,7 +115,7 @@ class World:
 
     def say(self, who: str, what: bytes | str) -> None:
         """Add a line to the story that a failure prints."""
-        self.story.add(self.now_us, who, "", what)
+        self.story.add((self.now_us, who, "", what))
 
     def cut(self, one: str, other: str, duration_us: int) -> None:
         """Let nothing through between two for some time."""
@@ -129,7 +129,7 @@ class World:
         """Carry one encoded message: maybe never, maybe twice, in any order."""
         body = m.encode(message)
         now_us = self.now_us
-        self.story.add(now_us, source, target, body)
+        self.story.add((now_us, source, target, body))
         arrives = partial(deliver, source, target, body)
         if not self.faults:
             self.at(self.between(MS // 4, 2 * MS), arrives)
