@@ -56,7 +56,7 @@ TREE = {
     "excore_ray/__main__.py": May("*", "* ray"),
     "excore_ray/core": May(CORE, "msgspec sortedcontainers"),
     "excore_ray/storage": May(STORAGE, "msgspec psycopg"),
-    "excore_ray/actors": May(ACTORS, "msgspec psutil pyarrow uvicorn uvloop"),
+    "excore_ray/actors": May(ACTORS, "httptools msgspec psutil pyarrow uvicorn uvloop"),
     "excore_ray/actors/archive_answers.py": May(ACTORS, "duckdb msgspec pyarrow"),
     "excore_ray/actors/archive_service.py": May(ACTORS, "duckdb msgspec"),
     "excore_ray/actors/bind.py": May(ACTORS, "msgspec ray"),

@@ -15,13 +15,21 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from http import HTTPStatus
 from typing import Any
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from excore_ray.actors.gateway_crowd import Crowd
+from excore_ray.actors.gateway_words import (
+    HEAD_TOO_LARGE,
+    NO_HTTP,
+    NO_TUNNEL,
+    TOO_MANY,
+    TOO_MUCH,
+    TOO_SLOW,
+    without_offers,
+)
 from excore_ray.actors.plan import HttpLimits
 
 KNOWN = "known"  # what the application sets in `state` when its caller has shown who he is
@@ -29,10 +37,6 @@ LINGERING_MAX = 256  # who were refused and may have another moment to read why
 LINGER_S = 1.0
 SEND_BYTES_MIN = 65_536  # who takes less of a reply within send_s does not read
 LINE_BYTES = 4  # ": " and the end of a header's line
-_OFFERS = frozenset((b"upgrade", b"http2-settings"))  # headers that are for the next hop alone
-
-
-Headers = list[tuple[bytes, bytes]]
 
 
 class _Phase(enum.Enum):
@@ -45,36 +49,6 @@ class _Phase(enum.Enum):
 
 class _Unwanted(Exception):
     """Raised inside the parser, to have it stop."""
-
-
-def refusal(status: HTTPStatus, code: int, message: str) -> bytes:
-    """A whole reply with an error object of the RPC, after which the connection is closed."""
-    body = b'{"error":{"code":%d,"message":"%b"},"result":null,"id":null}' % (
-        code,
-        message.encode(),
-    )
-    again = "retry-after: 1\r\n" if status == HTTPStatus.SERVICE_UNAVAILABLE else ""
-    head = (
-        f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/json\r\n"
-        f"content-length: {len(body)}\r\n{again}connection: close\r\n\r\n"
-    )
-    return head.encode() + body
-
-
-TOO_MANY = refusal(
-    HTTPStatus.SERVICE_UNAVAILABLE, 3, "service unavailable: too many connections are open"
-)
-TOO_MUCH = refusal(
-    HTTPStatus.SERVICE_UNAVAILABLE, 3, "service unavailable: too many large requests arrive"
-)
-NO_HTTP = refusal(HTTPStatus.BAD_REQUEST, 1, "invalid argument: request: not HTTP")
-HEAD_TOO_LARGE = refusal(
-    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, 1, "invalid argument: headers: too large"
-)
-NO_TUNNEL = refusal(
-    HTTPStatus.METHOD_NOT_ALLOWED, 1, "invalid argument: request: CONNECT is for proxies"
-)
-TOO_SLOW = refusal(HTTPStatus.REQUEST_TIMEOUT, 1, "invalid argument: request: sent too slowly")
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -214,7 +188,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
         line = b"%b %b HTTP/%b\r\n" % (method, self.url, version)
-        self._parse(line + _without_offers(self.headers) + b"\r\n" + rest)
+        self._parse(line + without_offers(self.headers) + b"\r\n" + rest)
 
     def on_message_begin(self) -> None:
         """Called by the parser."""
@@ -396,20 +370,6 @@ class GuardedProtocol(HttpToolsProtocol):
             self._sending = None
             self.crowd.unsent_bytes -= self._unsent_counted
             self._unsent_counted = 0
-
-
-def _without_offers(headers: Headers) -> bytes:
-    """The lines of headers, without those that offer another protocol."""
-    kept = [(name, value) for name, value in headers if name not in _OFFERS]
-    return b"".join(
-        b"%b: %b\r\n" % (name, _kept_tokens(value) if name == b"connection" else value)
-        for name, value in kept
-    )
-
-
-def _kept_tokens(connection: bytes) -> bytes:
-    tokens = [token.strip() for token in connection.split(b",")]
-    return b", ".join(token for token in tokens if token.lower() not in _OFFERS)
 
 
 def guarded(limits: HttpLimits) -> type[GuardedProtocol]:

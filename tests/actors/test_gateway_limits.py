@@ -12,7 +12,7 @@ import pytest
 
 from api.app import KNOWN as KNOWN_TO_THE_APPLICATION
 from api.replies import ERROR_KINDS
-from excore_ray.actors import gateway_http
+from excore_ray.actors import gateway_http, gateway_words
 from excore_ray.actors.gateway import files_for
 from excore_ray.actors.plan import HttpLimits
 from excore_ray.core.reasons import Reason
@@ -71,7 +71,7 @@ REFUSALS = {
 @pytest.mark.parametrize("name", REFUSALS)
 def test_what_the_server_refuses_reads_as_what_the_application_does(name: str) -> None:
     kind = ERROR_KINDS[REFUSALS[name]]
-    _, code, message = error_of(getattr(gateway_http, name))
+    _, code, message = error_of(getattr(gateway_words, name))
     assert code == kind.code
     assert message.startswith(f"{kind.text}: ")
 
