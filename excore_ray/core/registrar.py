@@ -2,8 +2,8 @@
 
 Separate from `catalog.py` because everything here is forgotten when the actor dies.  A change is
 answered when no gateway can be using an older copy: each has acknowledged the new one or its
-lease has run out.  A fresh incarnation does not know the leases of the last one, so it answers
-no change before all of them have run out.
+lease has run out.  A fresh incarnation does not know the leases of the last one, which may give
+them until the new epoch is durable, so it answers no change before all of them have run out.
 
 Source: ARCHITECTURE.md, names and leases.
 """
@@ -62,7 +62,7 @@ class Registrar(Desk):
         self.limits = limits
         self.unstarted: set[int] = set()
         self._leases: dict[str, dict[int, int]] = {}  # gateway -> version -> until
-        self._unknown_until_us = 0
+        self._unknown_until_us: int | None = None  # those of the last incarnation
         self._changes: list[Change] = []
         self._renewals: list[tuple[str, m.Renew]] = []
         self._pushed = 0
@@ -77,7 +77,6 @@ class Registrar(Desk):
             self.run(create)
         self.open_epoch()
         self._pushed = self.catalog.version
-        self._unknown_until_us = now_us + self.limits.lease_us + self.limits.slack_us
         self.unstarted = {market.market_no for market in self.catalog.markets}
         return self.close([])
 
@@ -93,6 +92,9 @@ class Registrar(Desk):
     def turn(self, now_us: int, checkpoint: bool = False) -> Turn:
         """Push what changed, renew leases, and answer the changes that are everywhere."""
         self.now_us = now_us
+        if self._unknown_until_us is None:
+            # Not in open(), which may take long to become durable.
+            self._unknown_until_us = now_us + self.limits.lease_us + self.limits.slack_us
         if checkpoint:
             self.checkpoint()
         self.answer_reads()
@@ -174,11 +176,12 @@ class Registrar(Desk):
                 self._leases[gateway] = live
             else:
                 del self._leases[gateway]
+        assert self._unknown_until_us is not None, "settled before the first turn"
+        unknown = self.now_us < self._unknown_until_us
         oldest = min((v for leases in self._leases.values() for v in leases), default=-1)
         waiting: list[Change] = []
         for change in self._changes:
-            used = 0 <= oldest < change.version or self.now_us < self._unknown_until_us
-            if used or change.markets & self.unstarted:
+            if unknown or 0 <= oldest < change.version or change.markets & self.unstarted:
                 waiting.append(change)
             elif type(change.to) is Inflight:
                 self.reception.answer(change.to, change.answer)

@@ -179,6 +179,8 @@ class Process:
             self.kill()
             return
         self.waiting = True
+        if not self.ready and world.strikes("slow start", 0.3):
+            delay += world.between(50, 250) * MS  # while a zombie may be at work
         body = ENCODER.encode(turn.record)
         if self.hooks.sends_early(self.stream):
             self._send(turn.sends)

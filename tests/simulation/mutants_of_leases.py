@@ -10,9 +10,11 @@ from typing import Any
 
 import msgspec
 
+from excore_ray.core import commands as c
 from excore_ray.core import messages as m
 from excore_ray.core.lease import CatalogLease
 from excore_ray.core.registrar import Registrar
+from excore_ray.core.turns import Turn
 from tests.simulation.mutants_of_shards import Undo, patch
 from tests.simulation.world import MS
 
@@ -56,6 +58,18 @@ def leases_of_the_last_epoch_forgotten() -> Undo:
     return patch(Registrar, "_settle_changes", settle)
 
 
+def leases_counted_from_before_the_opening() -> Undo:
+    """A new incarnation counts the last one's leases from when it began to open its epoch."""
+    original = Registrar.open
+
+    def opened(registrar: Registrar, now_us: int, create: c.CreateCatalog | None) -> Turn:
+        limits = registrar.limits
+        registrar._unknown_until_us = now_us + limits.lease_us + limits.slack_us
+        return original(registrar, now_us, create)
+
+    return patch(Registrar, "open", opened)
+
+
 def only_the_newest_lease_counts() -> Undo:
     """A lease of an older copy is dropped while it still covers a newer one."""
     original = Registrar._renew
@@ -85,6 +99,7 @@ PLANTS: tuple[Callable[[], Undo], ...] = (
     lease_from_receipt,
     change_answered_at_once,
     leases_of_the_last_epoch_forgotten,
+    leases_counted_from_before_the_opening,
     only_the_newest_lease_counts,
     added_market_answered_at_once,
 )

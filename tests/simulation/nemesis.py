@@ -34,7 +34,7 @@ class Nemesis:
         for stream, process in list(exchange.live.items()):
             if not process.up:
                 self._come_back(stream)
-            elif world.random.random() < world.crash:
+            elif world.random.random() < self._chance_of(stream):
                 self._crash(stream, process)
         for number, gateway in enumerate(exchange.gateways[:GATEWAYS]):
             if world.strikes("crash of gateway", world.crash / 3):
@@ -47,6 +47,11 @@ class Nemesis:
             exchange.full_until_us[stream] = world.now_us + world.between(20, 200) * MS
         if world.strikes("link cut", 0.03):
             self._cut()
+
+    def _chance_of(self, stream: str) -> float:
+        """Of a crash, each time."""
+        often = self.world.restless and stream == "catalog"
+        return 6 * self.world.crash if often else self.world.crash
 
     def _crash(self, stream: str, process: Process) -> None:
         world, exchange = self.world, self.exchange

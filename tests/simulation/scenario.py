@@ -112,6 +112,8 @@ class Scenario:
         user = chance.randint(1, USERS)
         market_no = chance.randint(1, 2)
         draw = chance.random()
+        if draw > 0.85 and self.world.restless:
+            return self._rename(market_no, market=chance.random() < 0.5)
         if draw < 0.12:
             big = chance.random() < 0.2
             change = chance.randint(-4_000 if big else -50, 200) * 10**PREC

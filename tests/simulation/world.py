@@ -57,6 +57,7 @@ class World:
 
     skew_us: what the clock of a process may be off by; it stays so for the process's life.
     ancient: whether copies of messages may come out of the network after results have expired.
+    restless: whether names change often, and the catalog dies often.
     """
 
     def __init__(self, seed: int) -> None:
@@ -79,6 +80,9 @@ class World:
         self.disk = draw((0.0, 0.002, 0.01))
         self.skew_us = draw((0, 20, 200)) * MS
         self.ancient = self.random.random() < 0.2
+        self.restless = self.random.random() < 0.2
+        if self.restless:
+            self.zombie = 0.7
 
     def at(self, delay_us: int, what: Callable[[], None]) -> None:
         """Have `what` happen `delay_us` from now."""
