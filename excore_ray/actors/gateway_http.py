@@ -20,22 +20,15 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from excore_ray.actors import gateway_words as words
 from excore_ray.actors.gateway_crowd import Crowd
-from excore_ray.actors.gateway_words import (
-    HEAD_TOO_LARGE,
-    NO_HTTP,
-    NO_TUNNEL,
-    TOO_MANY,
-    TOO_MUCH,
-    TOO_SLOW,
-    without_offers,
-)
 from excore_ray.actors.plan import HttpLimits
 
 KNOWN = "known"  # what the application sets in `state` when its caller has shown who he is
 LINGERING_MAX = 256  # who were refused and may have another moment to read why
 LINGER_S = 1.0
 SEND_BYTES_MIN = 65_536  # who takes less of a reply within send_s does not read
+HEADERS_MAX = 128  # one of a few bytes takes a hundred when it is parsed
 LINE_BYTES = 4  # ": " and the end of a header's line
 
 
@@ -93,7 +86,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._doubted = True  # whether it is one of the crowd's strangers
         self._chunk_is_large = False
         self._deaf = False  # whatever still comes is not for us
-        self._fault = NO_HTTP  # what to answer when the parser stops
+        self._fault = words.NO_HTTP  # what to answer when the parser stops
         self._deadline: asyncio.TimerHandle | None = None
         self._deadline_of = (0, _Phase.NOTHING)  # number and phase of the request it was set for
         self._sending: asyncio.TimerHandle | None = None  # looks whether the client reads
@@ -105,12 +98,11 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Called by the transport once."""
         super().connection_made(transport)
-        peer: Any = self.client
-        address = peer[0] if peer else ""
+        address = self.client[0] if self.client else ""
         if self.crowd.enter(self, address):
             self._keep_deadline()
         elif len(self.lingering) < LINGERING_MAX:
-            self._linger(TOO_MANY)
+            self._linger(words.TOO_MANY)
         else:
             transport.abort()
 
@@ -123,7 +115,15 @@ class GuardedProtocol(HttpToolsProtocol):
         self._stop_watching()
         if self._running is not None:
             self._running.disconnected = True
+        self._unset_keepalive_if_required()  # the base class leaves it after a reset
         super().connection_lost(exc)
+        # What was never begun refers to this and this to it, and cycles are collected late.
+        self.pipeline.clear()
+        self.cycle = self._running = None  # type: ignore[assignment]
+
+    def eof_received(self) -> None:
+        """Called by the transport, which then closes when all is sent."""
+        self._watch()
 
     def throw_out(self) -> None:
         """End it now: part of being a Guest."""
@@ -133,7 +133,10 @@ class GuardedProtocol(HttpToolsProtocol):
     def timeout_keep_alive_handler(self) -> None:
         """Called after keep_alive_s without a request."""
         if self.transport.get_write_buffer_size():
-            self.transport.abort()  # it waits for the last reply to be read
+            self._watch()  # it is still at the last reply, and has send_s for that
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
         else:
             super().timeout_keep_alive_handler()
 
@@ -151,19 +154,24 @@ class GuardedProtocol(HttpToolsProtocol):
         self._chunk_is_large = len(data) > self.limits.head_bytes_max
         self._unset_keepalive_if_required()
         self._parse(data)
+        self._await_more()
+
+    def _await_more(self) -> None:
+        """After what came: bound what of a request is there, and have a deadline for the rest."""
+        if self._deaf:
+            return  # refused meanwhile: it may have the deadline of one who lingers
         phase = self._phase
         if phase is _Phase.NOTHING:
-            if self._running is not None and not self._running.response_complete:
-                if self._deadline is not None:
-                    self._clear_deadline()
-            elif not self._deaf:
+            if self._owes():
+                self._clear_deadline()
+            else:
                 self._keep_deadline()  # blank lines before a request are no request
-        elif self._head_bytes > self.limits.head_bytes_max and phase is _Phase.HEAD:
-            self._refuse(HEAD_TOO_LARGE)
-        elif phase is _Phase.BODY and self._beside_bytes > self.limits.head_bytes_max:
-            self._refuse(HEAD_TOO_LARGE)  # trailers
+            return
+        beside_bytes = self._head_bytes if phase is _Phase.HEAD else self._beside_bytes
+        if beside_bytes > self.limits.head_bytes_max:
+            self._refuse(words.HEAD_TOO_LARGE)
         elif phase is _Phase.BODY and not self._hold_body():
-            self._refuse(TOO_MUCH)
+            self._refuse(words.TOO_MUCH)
         else:
             self._keep_deadline()
 
@@ -182,13 +190,13 @@ class GuardedProtocol(HttpToolsProtocol):
         """
         method, version = self.parser.get_method(), self.parser.get_http_version().encode()
         if method == b"CONNECT":
-            self._fault = NO_TUNNEL
+            self._fault = words.NO_TUNNEL
             self.send_400_response("")
             return
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
         line = b"%b %b HTTP/%b\r\n" % (method, self.url, version)
-        self._parse(line + without_offers(self.headers) + b"\r\n" + rest)
+        self._parse(line + words.without_offers(self.headers) + b"\r\n" + rest)
 
     def on_message_begin(self) -> None:
         """Called by the parser."""
@@ -196,6 +204,7 @@ class GuardedProtocol(HttpToolsProtocol):
             # Those before it are answered; the last says that nothing follows.
             self.cycle.keep_alive = False
             self._deaf = True
+            self._clear_deadline()
             raise _Unwanted
         super().on_message_begin()
         self.scope["state"] = self.standing
@@ -206,6 +215,9 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """Called by the parser, for what follows a body too, which nobody needs."""
         if self._phase is _Phase.HEAD:
+            if len(self.headers) >= HEADERS_MAX:
+                self._fault = words.HEAD_TOO_LARGE
+                raise _Unwanted
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -215,19 +227,22 @@ class GuardedProtocol(HttpToolsProtocol):
                 len(name) + len(value) + LINE_BYTES for name, value in self.headers
             )
             if size > self.limits.head_bytes_max:
-                self._fault = HEAD_TOO_LARGE
+                self._fault = words.HEAD_TOO_LARGE
                 raise _Unwanted
         if self.parser.should_upgrade():
             return  # it is parsed again
+        if self.expect_100_continue and self.parser.get_http_version() == "1.0":
+            self.expect_100_continue = False  # it would not understand
+        super().on_headers_complete()  # raises when the URL is none: there is no new cycle then
         self._phase = _Phase.BODY
         self._beside_bytes = 0
-        super().on_headers_complete()
         if not self.pipeline:
             self._running = self.cycle
 
     def on_body(self, body: bytes) -> None:
         """Called by the parser."""
-        self._body_bytes += len(body)
+        if not self.cycle.response_complete:  # or it is dropped
+            self._body_bytes += len(body)
         self._beside_bytes = 0
         super().on_body(body)
 
@@ -237,7 +252,7 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         self._phase = _Phase.NOTHING
         self._drop_body()
-        if self._doubted:
+        if self._doubted and not self.cycle.response_complete:
             self._doubted = False
             self.crowd.clear(self)
         super().on_message_complete()
@@ -251,15 +266,20 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Called when a whole reply was handed over."""
+        self._running.body = bytearray()  # answered unread, it would stay as long as the connection
+        if self._running is self.cycle:
+            self._drop_body()
         if self.pipeline:
             self._running = self.pipeline[-1][0]  # the oldest, which is next
         super().on_response_complete()
-        if self.timeout_keep_alive_task is None:  # it goes on, or it is over
-            if self.transport.is_closing():
-                self._watch()
+        if self.transport.is_closing():
+            self._watch()
         elif not self._doubted and KNOWN not in self.standing:
+            if self.timeout_keep_alive_task is None and not self._running.more_body:
+                return  # it has asked the next already
             self._doubted = True
             self.crowd.doubt(self)
+            self.crowd.hold(self, 0, self._body_bytes)
 
     def pause_writing(self) -> None:
         """Called by the transport when much waits to be read by the client."""
@@ -272,6 +292,8 @@ class GuardedProtocol(HttpToolsProtocol):
         """Called by the transport when little does."""
         self._stop_watching()
         super().resume_writing()
+        if self.transport.is_closing():
+            self._watch()  # nothing else would end it
 
     # Parts of it.
 
@@ -335,7 +357,7 @@ class GuardedProtocol(HttpToolsProtocol):
         elif self._phase is _Phase.NOTHING:
             self.transport.abort()  # it has said nothing to answer to
         else:
-            self._refuse(TOO_SLOW)
+            self._refuse(words.TOO_SLOW)
 
     def _hold_body(self) -> bool:
         """Count what has come of an unfinished body; False when there is no room for it."""

@@ -32,14 +32,15 @@ class QuietExchange:
 def create_app(exchange: QuietExchange, settings: dict[str, float]) -> Any:
     """Answers with the length of the body, after settings["wait_s"] seconds.
 
-    A caller of /known is known from then on; one of /large gets settings["reply_bytes"] bytes.
+    A caller of /known is known from then on; one of /large gets settings["reply_bytes"] bytes; one
+    of /early is answered at once.
     """
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["path"] == "/known":
             scope["state"][KNOWN] = True
         size = 0
-        while True:
+        while scope["path"] != "/early":
             message = await receive()
             if message["type"] != "http.request":
                 return
