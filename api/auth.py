@@ -27,6 +27,7 @@ AUTHENTICATION_FAILED = Refused(Reason.AUTHENTICATION_FAILED)
 
 _NOBODY = Credential("", secrets.token_hex(32), 0)
 _TIMESTAMP = re.compile(rb"[0-9]{1,15}")
+_STAMPED = re.compile(rb"[0-9]+\.")  # how what a TIMESTAMP was signed with begins, and no request
 
 
 def authenticate(
@@ -52,7 +53,8 @@ def authenticate(
     credential = credential_by_key.get(key.decode("latin-1"), _NOBODY)
     signed = body if stamp is None else b"%b.%b" % (stamp, body)
     genuine = hmac.compare_digest(signature(credential.secret, signed), sign)
-    if not genuine or credential is _NOBODY:
+    stripped = stamp is None and _STAMPED.match(body) is not None
+    if not genuine or stripped or credential is _NOBODY:
         return AUTHENTICATION_FAILED
     if stamp is None:
         return Caller(credential.scopes, key=credential.key)

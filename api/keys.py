@@ -71,7 +71,8 @@ async def _if_added(call: Call, new: NewKey) -> Result:
     # here: what was made just now is no key then, and must not be handed out as one.
     keys = expect(await call.exchange.ask_catalog(AskKeys()), Keys)
     if isinstance(keys, Refused):
-        return keys
+        # Whatever this refusal says of itself, the key may be there.
+        return Refused(Reason.SERVICE_TIMEOUT, keys.detail)
     if any(view.key == new.key for view in keys.keys):
         return new
     detail = "this request has made its key before; find it in keys.list, revoke it and add another"

@@ -19,6 +19,7 @@ from typing import Annotated, Any
 import msgspec
 
 from api.allowance import ACTING, Purse
+from api.auth import AUTHENTICATION_FAILED
 from api.calls import Call, Caller, Issue, Result
 from api.keys import names_of
 from api.methods import METHODS, Barrier, InOrder, Method
@@ -239,6 +240,9 @@ async def _open(exchange: Exchange, caller: Caller) -> Call | Refused:
         if isinstance(fresh, Refused):
             return fresh
         names = fresh
+    # A batch may take longer than its key lives.
+    if caller.key and caller.key not in names.credential_by_key:
+        return AUTHENTICATION_FAILED
     return Call(exchange, caller, names)
 
 

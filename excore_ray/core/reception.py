@@ -25,6 +25,7 @@ from excore_ray.core.results import Result, Results
 from excore_ray.core.turns import Send, Superseded
 
 REFUSALS_MAX = 500_000
+REFUSALS_SHARE = 8  # one user's may be this part of them
 DEADLINE_SLACK_US = 10_000_000  # a doubled message is not expected later than this
 
 ExecutedAsk = (c.PutLimit | c.PutMarket | c.Cancel | c.Update) | (
@@ -38,6 +39,7 @@ _EXECUTED = frozenset(
 
 NEW = "new"  # of a request: to be executed
 Written = Answer | msgspec.Raw  # an answer, or the JSON of one
+_NO_ROOM = Refused(Reason.SERVICE_TIMEOUT, "too many fresh refusals")
 _NO_REPLIES: tuple[list[int], list[Any]] = ([], [])
 
 
@@ -62,8 +64,8 @@ class Inflight(msgspec.Struct, eq=False, gc=False):
 class Reception:
     """The gateways' side of one actor in one epoch.
 
-    refusals_max bounds the remembered refusals: beyond it a request is dropped unanswered, and
-    its gateway answers that it does not know.
+    refusals_max bounds the remembered refusals, and a part of it those of one user: beyond it a
+    request is dropped, and answered that nobody knows.
     """
 
     def __init__(self, results: Results, refusals_max: int = REFUSALS_MAX) -> None:
@@ -71,7 +73,8 @@ class Reception:
         self.inflight: dict[bytes, Inflight] = {}
         self._results = results
         self._refusals_max = refusals_max
-        self._refusals: dict[tuple[bytes, str, int], tuple[int, Refused]] = {}
+        self._refusals: dict[tuple[bytes, str, int], tuple[int, Refused, int]] = {}  # with the user
+        self._refusals_of: dict[int, int] = {}  # how many, by user
         self._expiries: dict[bool, deque[tuple[int, tuple[bytes, str, int]]]] = {
             True: deque(),
             False: deque(),
@@ -106,12 +109,18 @@ class Reception:
             if refused is not None:
                 self.reply(peer, token, refused)
                 return None
-            if len(self._refusals) >= self._refusals_max:
+            if self._crowded(_user_of(inflight)):
+                self.reply(peer, token, _NO_ROOM)
                 return None
         if inflight.deadline_us <= now_us:
             return None
         self.inflight[request_id] = inflight
         stamp_ms = inflight.ask.stamp_ms
+        if stamp_ms and stamp_ms * 1000 - now_us >= c.STAMP_AHEAD_MAX_US:
+            # Its result would be forgotten before it is too old.
+            ahead = Refused(Reason.AUTHENTICATION_FAILED, "TIMESTAMP: 60 s ahead or more")
+            self.refuse(inflight, ahead, now_us)
+            return None
         if stamp_ms and now_us - stamp_ms * 1000 > c.STAMP_AGE_MAX_US:
             too_old = Refused(Reason.AUTHENTICATION_FAILED, "TIMESTAMP: over 60 s ago")
             self.refuse(inflight, too_old, now_us)
@@ -128,16 +137,16 @@ class Reception:
 
     def refuse(self, inflight: Inflight, refused: Refused, now_us: int) -> None:
         """Tell everybody who waits for it, and tell the same again if asked again."""
-        request_id = inflight.ask.request_id
+        request_id, user = inflight.ask.request_id, _user_of(inflight)
         if refused.reason == Reason.SERVICE_UNAVAILABLE:
             until_us = inflight.deadline_us + DEADLINE_SLACK_US
             for peer, token in inflight.attempts():
-                self._remember((request_id, peer, token), (until_us, refused), plain=True)
+                self._remember((request_id, peer, token), (until_us, refused, user), plain=True)
         else:
             stamped = bool(inflight.ask.stamp_ms)
             kept_us = c.RESULT_KEPT_STAMPED_US if stamped else c.RESULT_KEPT_US
             until_us = now_us + kept_us
-            self._remember((request_id, "", 0), (until_us, refused), plain=not stamped)
+            self._remember((request_id, "", 0), (until_us, refused, user), plain=not stamped)
         self.answer(inflight, refused)
 
     def reply(self, peer: str, token: int, answer: Written) -> None:
@@ -160,6 +169,9 @@ class Reception:
                 found = self._refusals.get(key)
                 if found is not None and found[0] <= now_us:
                     del self._refusals[key]
+                    count = self._refusals_of[found[2]] = self._refusals_of[found[2]] - 1
+                    if not count:
+                        del self._refusals_of[found[2]]
 
     def take_sends(self) -> list[Send]:
         """The replies of this turn, one message a gateway."""
@@ -182,11 +194,24 @@ class Reception:
         found = refusals.get((request_id, "", 0)) or refusals.get((request_id, peer, token))
         return found[1] if found is not None else None
 
+    def _crowded(self, user: int) -> bool:
+        share = self._refusals_max // REFUSALS_SHARE
+        mine = self._refusals_of.get(user, 0) if user else 0
+        return mine >= share or len(self._refusals) >= self._refusals_max
+
     def _remember(
-        self, key: tuple[bytes, str, int], refusal: tuple[int, Refused], plain: bool
+        self, key: tuple[bytes, str, int], refusal: tuple[int, Refused, int], plain: bool
     ) -> None:
+        if key not in self._refusals:
+            self._refusals_of[refusal[2]] = self._refusals_of.get(refusal[2], 0) + 1
         self._refusals[key] = refusal
         self._expiries[plain].append((refusal[0], key))
+
+
+def _user_of(inflight: Inflight) -> int:
+    """Whom it acts for, 0 for nobody."""
+    user: int = getattr(inflight.ask, "user", 0)
+    return user
 
 
 def _join(inflight: Inflight, peer: str, token: int) -> None:

@@ -110,7 +110,8 @@ class Registrar(Desk):
             return
         answer = self.run(ask)
         if type(answer) is Refused:
-            self.refuse(inflight, answer)
+            # What it speaks of may not be everywhere yet: a key that was revoked a moment ago.
+            self._changes.append(Change(inflight, answer, self.catalog.version, frozenset()))
             return
         added = {len(self.catalog.markets)} if type(ask) is c.AddMarket else set()
         self.unstarted |= added
@@ -183,6 +184,8 @@ class Registrar(Desk):
         for change in self._changes:
             if unknown or 0 <= oldest < change.version or change.markets & self.unstarted:
                 waiting.append(change)
+            elif type(change.to) is Inflight and type(change.answer) is Refused:
+                self.refuse(change.to, change.answer)
             elif type(change.to) is Inflight:
                 self.reception.answer(change.to, change.answer)
             elif type(change.to) is tuple:

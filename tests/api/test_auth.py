@@ -11,7 +11,9 @@ import pytest
 from api.auth import signature
 from api.methods import METHODS
 from excore_ray.core import commands as c
+from excore_ray.core import messages as m
 from excore_ray.core.catalog import Scope
+from excore_ray.core.reasons import Reason, Refused
 from tests.api.fake_exchange import KEYS
 from tests.api.gateway_world import MARKET, Gateway, now_ms, opened, run, signed
 
@@ -224,6 +226,48 @@ def test_a_revoked_key_is_unknown() -> None:
         revoke = {"id": 1, "method": "keys.revoke", "params": ["all"]}
         assert (await post(gateway, revoke, None))["error"] is None
         assert (await post(gateway, revoke, None))["error"] == FAILED
+
+    run(body())
+
+
+def test_a_batch_does_not_outlive_its_key() -> None:
+    async def body() -> None:
+        gateway = await opened(auth=True)
+        batch = [
+            {"id": 1, "method": "keys.revoke", "params": ["all"]},
+            {
+                "id": 2,
+                "method": "order.put_limit",
+                "params": [1, MARKET, 1, "1", "1", "0", "0", ""],
+            },
+            {"id": 3, "method": "keys.add", "params": [["admin"], "a back door"]},
+        ]
+        revoked, *others = await post(gateway, batch, None)
+        assert revoked["error"] is None
+        assert [reply["error"] for reply in others] == [FAILED, FAILED]
+        assert puts(gateway) == []
+        assert "a back door" not in [view.notes for view in gateway.exchange.catalog.key_views()]
+
+    run(body())
+
+
+def test_a_recorded_request_without_its_timestamp_is_nobodys() -> None:
+    async def body() -> None:
+        gateway = await opened(auth=True)
+        stamp = str(now_ms() - 86_400_000)
+        headers = [pair for pair in signed(BODY, stamp=stamp) if pair[0].lower() != "timestamp"]
+        response = await gateway.http("POST", "/", stamp.encode() + b"." + BODY, headers)
+        assert (response.status_code, response.json()["error"]) == (401, FAILED)
+
+    run(body())
+
+
+def test_a_key_that_may_have_been_made_is_not_said_not_to_be() -> None:
+    async def body() -> None:
+        gateway = await opened(auth=True)
+        gateway.exchange.answer_with[m.AskKeys] = Refused(Reason.SERVICE_UNAVAILABLE, "crowded")
+        add = {"id": 1, "method": "keys.add", "params": [["read"], "mine"]}
+        assert (await post(gateway, add, str(now_ms())))["error"]["code"] == 5
 
     run(body())
 
