@@ -47,6 +47,7 @@ EXIT_OPENING = 84  # the actor could not be opened; its log says why
 
 Desk = Sequencer | Custodian | Registrar
 
+_FRAME_BYTES = 128  # what a waiting frame takes besides its body
 _LOOK_EVERY_US = 1_000_000
 _HAS_PROC = Path("/proc/self/statm").exists()
 
@@ -191,7 +192,7 @@ class Shell:
     def received(self, connection: Connection, request_id: int, body: bytes) -> None:
         """Part of being a Handler."""
         self._inbox.append((connection, body))
-        self._inbox_bytes += len(body)
+        self._inbox_bytes += len(body) + _FRAME_BYTES
         if self._inbox_bytes > self._settings.inbox_bytes_max and not self._paused:
             self._paused = True
             for each in self._connections:
@@ -277,8 +278,8 @@ class Shell:
         room = self._settings.turn_bytes_max
         while inbox and room > 0:
             connection, body = inbox.popleft()
-            room -= len(body)
-            self._inbox_bytes -= len(body)
+            room -= len(body) + _FRAME_BYTES
+            self._inbox_bytes -= len(body) + _FRAME_BYTES
             try:
                 messages.append((connection.name, decode(body)))
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as fault:

@@ -66,7 +66,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     unsent_bytes_max: int = 128 * 1024 * 1024
     unsent_bytes_high: int = 1024 * 1024
     connections_max: int = 1024
-    strangers_max: int = 64
+    strangers_max: int = 256
     handshake_timeout_ms: int = 2_000
     linger_timeout_ms: int = 1_000
     resolve_timeout_ms: int = 10_000

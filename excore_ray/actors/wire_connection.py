@@ -110,6 +110,7 @@ class FramedConnection(asyncio.Protocol):
 
     error: why the connection is over, None while it is not; then nothing more is delivered.
     gone: done when the transport is closed and `disconnected` has been called.
+    address: the host the peer connected from, for the log.
     An exception out of the handler is our own bug: it goes to the exception handler of the loop,
     which is the actor's to set, and costs the connection.
     """
@@ -119,6 +120,7 @@ class FramedConnection(asyncio.Protocol):
     ) -> None:
         self.id = next(_ids)
         self.name = ""
+        self.address = "an unknown address"
         self.refusal: Refusal | None = None
         self.error: WireError | None = None
         self._loop = asyncio.get_running_loop()
@@ -143,12 +145,6 @@ class FramedConnection(asyncio.Protocol):
     def writable(self) -> bool:
         """False above the high-water mark of unsent bytes, and when the connection is over."""
         return self._writable and self.error is None
-
-    @property
-    def address(self) -> str:
-        """The host the peer connected from, for the log."""
-        peer = self._transport.get_extra_info("peername") if self._transport else None
-        return str(peer[0]) if peer else "an unknown address"
 
     async def open(self, attaching: Awaitable[None]) -> None:
         """Await a transport and the challenge; then `name` is set, or `error` and all is over.
@@ -212,6 +208,11 @@ class FramedConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the transport once."""
         self._transport = cast(asyncio.Transport, transport)
+        # Now: of a closed transport uvloop cannot tell it, and raises, when the peer was gone
+        # before the transport was made.
+        peer = transport.get_extra_info("peername")
+        if peer:
+            self.address = str(peer[0])
         if self.error is not None:
             self._transport.abort()
             return
@@ -226,12 +227,12 @@ class FramedConnection(asyncio.Protocol):
         self._receiving = True
         try:
             for request_id, body in self._frames.read(data):
+                if self.error is not None:
+                    break  # asked before the first, too: TLS still reads while it closes
                 if self.name:
                     received(self, request_id, body)
                 else:
                     self._answer(body)
-                if self.error is not None:
-                    break
         except Exception as error:
             context = {"message": "a handler of the wire failed", "exception": error}
             self._loop.call_exception_handler(context | {"protocol": self})

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
 import logging
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _ACCEPT_PAUSE_S = 0.2  # when accepting fails: out of descriptors or of memory
+_ACCEPTS_MAX = 16  # in one turn of the loop: some 60 us each
 _WARNINGS_MAX = 256  # different refusals a server warns about
 
 
@@ -43,6 +45,7 @@ class Server:
         self._secret = secret
         self._limits = limits
         self._held = False
+        self._closed = False
         self._connections: set[FramedConnection] = set()
         self._strangers: dict[asyncio.Task[None], None] = {}  # the oldest first
         self._tasks: set[asyncio.Task[None]] = set()
@@ -66,6 +69,7 @@ class Server:
 
     def close(self) -> None:
         """Stop listening and close every connection; `wait_closed` tells when that is done."""
+        self._closed = True
         for task in self._tasks:
             task.cancel()
         for connection in self._connections:
@@ -101,7 +105,7 @@ class Server:
         return task
 
     async def _accept(self) -> None:
-        while True:
+        for count in itertools.count(1):
             try:
                 arrival = await self._listener.accept()
             except OSError as error:
@@ -115,7 +119,10 @@ class Server:
             task = self._start(self._admit(arrival))
             self._strangers[task] = None
             task.add_done_callback(functools.partial(self._admitted, arrival))
-            await asyncio.sleep(0)  # accepting may not have waited: leave the loop to others
+            if count % _ACCEPTS_MAX == 0:
+                # Accepting may not have waited: leave the loop to others.  But not after each: a
+                # busy loop goes round seldom, and actors would wait behind whoever came before.
+                await asyncio.sleep(0)
 
     def _admitted(self, arrival: Arrival, task: asyncio.Task[None]) -> None:
         self._strangers.pop(task, None)
@@ -132,7 +139,8 @@ class Server:
                 await asyncio.wait([connection.gone])
 
     def _has_room(self) -> bool:
-        return len(self._connections) < self._limits.connections_max
+        # A proof may arrive after `close` and before the task that waits for it has been cancelled.
+        return not self._closed and len(self._connections) < self._limits.connections_max
 
     def _warn(self, connection: FramedConnection) -> None:
         """Tell the log why somebody was refused: once for each address and reason."""
