@@ -114,9 +114,7 @@ class Copied(Scenario):
         """Set up, issue operations, copy some times meanwhile; each copy is checked at once."""
         world = self.world
         world.faults = False
-        for build in self._setup():
-            self._start(build, stamped=True)
-            self._wait()
+        self._set_up()
         world.faults = True
         self._issuing = True
         self._issue(steps)

@@ -51,12 +51,7 @@ class Scenario:
     def run(self, steps: int) -> None:
         """Set up without faults, issue `steps` operations among faults, heal, and check."""
         world = self.world
-        for build in self._definitions():
-            self._start(build, stamped=True)
-            self._wait()
-        for build in self._deposits():
-            self._start(build, stamped=True)
-        self._wait()
+        self._set_up()
         world.faults = True
         self._issuing = True
         self._issue(steps)
@@ -70,6 +65,14 @@ class Scenario:
         check_at_rest(self.exchange)
         world.run(100 * MS)
         self._count()
+
+    def _set_up(self) -> None:
+        for build in self._definitions():
+            self._start(build, stamped=True)
+            self._wait()
+        for build in self._deposits():
+            self._start(build, stamped=True)
+        self._wait()
 
     def _definitions(self) -> Iterator[Build]:
         for name in ("GOLD", "SILVER", "COIN"):
