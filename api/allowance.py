@@ -4,7 +4,8 @@ Separate so that it is a function of the clock it is given.  It must not know HT
 what a method does.  It counts at one gateway only: who uses n gateways may send n times as many.
 
 A key's bucket is drawn on only by who has signed with its secret, so that nobody can empty it
-for another.  A refused request draws nothing, so that asking on does not make the wait longer.
+for another.  A bucket that refuses loses nothing, so that asking on does not make the wait longer;
+but what a user's bucket refuses has cost the key its token, for it was asked and looked at.
 Source: the generic cell rate algorithm: a bucket is the one moment at which it would be full.
 """
 
