@@ -167,8 +167,8 @@ class GuardedProtocol(HttpToolsProtocol):
             else:
                 self._keep_deadline()  # blank lines before a request are no request
             return
-        beside_bytes = self._head_bytes if phase is _Phase.HEAD else self._beside_bytes
-        if beside_bytes > self.limits.head_bytes_max:
+        held_bytes = self._head_bytes if phase is _Phase.HEAD else self._beside_bytes
+        if held_bytes > self.limits.head_bytes_max:
             self._refuse(words.HEAD_TOO_LARGE)
         elif phase is _Phase.BODY and not self._hold_body():
             self._refuse(words.TOO_MUCH)

@@ -32,7 +32,7 @@ class RegistrarLimits(msgspec.Struct, frozen=True):
 
 
 class Change:
-    """A change whose answer waits until `version` is everywhere and `markets` serve."""
+    """A change, made or refused: told when `version` is everywhere and `markets` serve."""
 
     __slots__ = ("answer", "markets", "to", "version")
 

@@ -27,6 +27,7 @@ from excore_ray.offline.restore import restore
 from excore_ray.storage.ownership import Ownership
 from excore_ray.storage.sqlite import open_sqlite, read_sqlite
 from tests.offline.world import SECRET, Planted, lived, machine_at, made, newest, quiet, source_of
+from tests.offline.writers import beside
 
 MARKET, SHARD = "market-1", "ledger-0"
 
@@ -239,7 +240,6 @@ def test_journals_that_grow_meanwhile(seed: int, tmp_path: Path) -> None:
     print(f"seed {seed}")
     planted = Planted(tmp_path / "data", lived(seed, steps=400))
     chance, started = random.Random(seed), threading.Event()
-    failures: list[BaseException] = []
 
     async def write() -> None:
         journals = {
@@ -255,23 +255,14 @@ def test_journals_that_grow_meanwhile(seed: int, tmp_path: Path) -> None:
         for journal in journals.values():
             journal.close()
 
-    def work() -> None:
-        try:
-            asyncio.run(write())
-        except BaseException as failure:
-            failures.append(failure)
-
-    writer = threading.Thread(target=work)
-    writer.start()
-    assert started.wait(20)
     abouts: list[About] = []
-    while writer.is_alive() or not abouts:
-        target = tmp_path / f"backup-{len(abouts)}"
-        abouts.append(make_backup(source_of(planted), target, quiet))
-        report = audit_deep(target / "journals", str(target / "lake"))
-        assert report.findings == []
-    writer.join()
-    assert not failures
+    with beside(write) as writer:
+        assert started.wait(20)
+        while writer.is_alive() or not abouts:
+            target = tmp_path / f"backup-{len(abouts)}"
+            abouts.append(make_backup(source_of(planted), target, quiet))
+            report = audit_deep(target / "journals", str(target / "lake"))
+            assert report.findings == []
     assert abouts[0].streams != {s: newest(planted.life, s) for s in planted.life.disks}
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from excore_ray.storage.ownership import Ownership
 from excore_ray.storage.sqlite import SqliteJournal, open_sqlite
@@ -18,6 +19,26 @@ def opened(directory: Path, stream: str) -> SqliteJournal:
 
 
 @contextmanager
+def beside(write: Callable[[], Coroutine[Any, Any, None]]) -> Iterator[threading.Thread]:
+    """Run it in a thread, which must have ended at the end, and not by a failure."""
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            asyncio.run(write())
+        except BaseException as failure:
+            failures.append(failure)
+
+    writer = threading.Thread(target=work)
+    writer.start()
+    try:
+        yield writer
+    finally:
+        writer.join()
+    assert not failures
+
+
+@contextmanager
 def written_by_turns(
     directory: Path, streams: Sequence[str], pause_s: float = 0.0
 ) -> Iterator[None]:
@@ -26,7 +47,6 @@ def written_by_turns(
     pause_s: after each round.
     """
     ready, stop = threading.Event(), threading.Event()
-    failures: list[BaseException] = []
 
     async def write() -> None:
         journals = [opened(directory, stream) for stream in streams]
@@ -40,18 +60,9 @@ def written_by_turns(
         for journal in journals:
             journal.close()
 
-    def work() -> None:
+    with beside(write):
         try:
-            asyncio.run(write())
-        except BaseException as failure:
-            failures.append(failure)
-
-    writer = threading.Thread(target=work)
-    writer.start()
-    try:
-        assert ready.wait(60)
-        yield
-    finally:
-        stop.set()
-        writer.join()
-    assert not failures
+            assert ready.wait(60)
+            yield
+        finally:
+            stop.set()

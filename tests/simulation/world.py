@@ -132,8 +132,7 @@ class World:
     def send(self, source: str, target: str, message: m.WireMessage, deliver: Deliver) -> None:
         """Carry one encoded message: maybe never, maybe twice, in any order."""
         body = m.encode(message)
-        now_us = self.now_us
-        self.story.add((now_us, source, target, body))
+        self.story.add((self.now_us, source, target, body))
         arrives = partial(deliver, source, target, body)
         if not self.faults:
             self.at(self.between(MS // 4, 2 * MS), arrives)
@@ -155,10 +154,7 @@ class World:
             if late < 0.02:
                 slow = (60, 150, 300)[int(late * 150)] * MS
                 self.counts["message very late"] += 1
-            # at() and between() in place, for this is where most events come from.
-            number = self._number = self._number + 1
-            delay_us = MS // 4 + int(draw() * (slow - MS // 4 + 1))
-            heappush(self._queue, (now_us + delay_us, number, arrives))
+            self.at(self.between(MS // 4, slow), arrives)
         if self.ancient and draw() < 0.03:
             self.counts["message copied from long ago"] += 1
             self.at(self.between(900 * MS, 2_500 * MS), arrives)
