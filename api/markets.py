@@ -117,7 +117,7 @@ def _bounded(precision: int) -> int:
 
 
 async def market_rename(call: Call, index: int, params: list[Any]) -> Result:
-    """Answer market.rename."""
+    """Answer market.rename.  A name that another market gave up is "exist yet" for 180 s."""
     old_name, new_name = params
     # Whether old_name is known only the catalog may say: asked again, it repeats its success.
     if refused := bad_market_name(new_name):

@@ -49,7 +49,9 @@ class Key(msgspec.Struct, array_like=True):
 class Catalog(Machine):
     """Assets and markets in order of creation, API keys, and the number of shards.
 
-    version grows by one with every change a gateway must learn of.
+    version grows by one with every change a gateway must learn of.  freed: names that markets
+    gave up, with whose each was and the record time until which no other market gets it; a
+    stamped order that is sent again under it would be executed in that one too.
     """
 
     def __init__(self) -> None:
@@ -58,6 +60,7 @@ class Catalog(Machine):
         self.assets: list[Asset] = []
         self.markets: list[Market] = []
         self.keys: dict[str, Key] = {}
+        self.freed: dict[str, tuple[int, int]] = {}  # market_no, until
         self.handlers |= {
             c.CreateCatalog: self._create,
             c.AddAsset: self._add_asset,
@@ -84,6 +87,12 @@ class Catalog(Machine):
     def market_named(self, name: str) -> Market | None:
         """The market called `name` now."""
         return next((market for market in self.markets if market.name == name), None)
+
+    def begin(self, time_us: int) -> None:
+        """See Machine.begin."""
+        super().begin(time_us)
+        for name in [name for name, (_, until_us) in self.freed.items() if until_us <= time_us]:
+            del self.freed[name]
 
     def record(self, commands: list[c.CatalogCommand]) -> c.CatalogRecord:
         """See Machine.record."""
@@ -142,13 +151,15 @@ class Catalog(Machine):
             return refused
         if command.min_amount <= 0:
             return Refused(Reason.INVALID_ARGUMENT, "min_amount: not above 0")
-        if self.market_named(command.name) is not None:
-            return Refused(Reason.EXISTS_YET, f"market {command.name!r}")
+        number = len(self.markets) + 1
+        refused = self._taken(command.name, number)
+        if refused is not None:
+            return refused
         if len(self.markets) == MARKET_NO_MAX:
             return Refused(Reason.INVALID_ARGUMENT, f"there are {MARKET_NO_MAX} markets already")
         # From here on the command must succeed.
         scales = (command.stock_prec, command.money_prec, command.min_amount)
-        rules = rules_of(len(self.markets) + 1, stock, money, scales)
+        rules = rules_of(number, stock, money, scales)
         self.markets.append(Market(command.name, command.notes, rules))
         return self._changed(command)
 
@@ -159,9 +170,12 @@ class Catalog(Machine):
         refused = bad_market_name(command.new_name)
         if refused is not None:
             return refused
-        if self.market_named(command.new_name) is not None:
-            return Refused(Reason.EXISTS_YET, f"market {command.new_name!r}")
+        refused = self._taken(command.new_name, market.market_no)
+        if refused is not None:
+            return refused
         # From here on the command must succeed.
+        self.freed.pop(command.new_name, None)
+        self.freed[market.name] = market.market_no, self.time_us + c.NAME_KEPT_US
         renamed = msgspec.structs.replace(market, name=command.new_name)
         self.markets[market.market_no - 1] = renamed
         return self._changed(command)
@@ -185,6 +199,17 @@ class Catalog(Machine):
         # From here on the command must succeed.
         key.revoked = True
         return self._changed(command)
+
+    def _taken(self, name: str, market_no: int) -> Refused | None:
+        """Why the market of this number cannot be called `name` now, or None."""
+        if self.market_named(name) is not None:
+            return Refused(Reason.EXISTS_YET, f"market {name!r}")
+        owner, until_us = self.freed.get(name, (market_no, 0))
+        if owner == market_no:
+            return None
+        seconds = -((self.time_us - until_us) // 1_000_000)
+        detail = f"market {name!r} was renamed moments ago: its old name is free in {seconds} s"
+        return Refused(Reason.EXISTS_YET, detail)
 
     def _changed(
         self,

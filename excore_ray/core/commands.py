@@ -20,6 +20,8 @@ RESULT_KEPT_STAMPED_US = 120_000_000
 RESULT_KEPT_US = 20_000_000
 STAMP_AGE_MAX_US = 60_000_000
 STAMP_AHEAD_MAX_US = RESULT_KEPT_STAMPED_US - STAMP_AGE_MAX_US
+# So much longer, for an order may have been under way and clocks differ.
+NAME_KEPT_US = RESULT_KEPT_STAMPED_US + 60_000_000
 
 
 class Command(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -77,6 +77,12 @@ class CatalogState(msgspec.Struct, array_like=True):
     results: list[list[Group]]
 
 
+class RenamedState(CatalogState, array_like=True):
+    """A catalog with names that were freed moments ago; written while there are any."""
+
+    freed: dict[str, tuple[int, int]] = {}
+
+
 class Waiting(msgspec.Struct, array_like=True):
     """The entries a shard has not durably acknowledged, as far as the journal tells."""
 
@@ -130,9 +136,9 @@ def load_ledger(snapshot: bytes) -> Ledger:
 
 def load_catalog(snapshot: bytes) -> Catalog:
     """The catalog a snapshot was made of.  Raises ValueError when it is none of this format."""
-    state, _ = _parts(snapshot, "catalog", CatalogState)
+    state, _ = _parts(snapshot, "catalog", RenamedState)
     catalog = Catalog()
-    for field in CatalogState.__struct_fields__[:-1]:
+    for field in (*CatalogState.__struct_fields__[:-1], "freed"):
         setattr(catalog, field, getattr(state, field))
     catalog.results.load(state.results)
     return catalog
@@ -150,7 +156,11 @@ def _state_of(machine: Machine) -> MarketState | LedgerState | CatalogState:
         return _market_state(machine)
     state: type[Any] = LedgerState if type(machine) is Ledger else CatalogState
     values = [getattr(machine, field) for field in state.__struct_fields__[:-1]]
-    made: LedgerState | CatalogState = state(*values, machine.results.dump())
+    values.append(machine.results.dump())
+    if type(machine) is Catalog and machine.freed:
+        state = RenamedState
+        values.append(machine.freed)
+    made: LedgerState | CatalogState = state(*values)
     return made
 
 

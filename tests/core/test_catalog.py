@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 
 from excore_ray.core import commands as c
+from excore_ray.core.audit import check_catalog
 from excore_ray.core.catalog import Catalog, Scope
 from excore_ray.core.messages import Credential, Done, KeyView
 from excore_ray.core.reasons import Reason, Refused
 from excore_ray.core.sharding import shard_of
+from excore_ray.core.snapshot import dump, load_catalog, state_hash
 from tests.core.machines import request_id
 
 
@@ -145,7 +147,7 @@ def test_names_are_labels_over_permanent_ids(catalog: Catalog) -> None:
         rename_asset("BTC", "XBT"),
         rename_market("BTC_USD", "XBT / USD"),
         add_asset("BTC"),  # the old name is free again
-        add_market("BTC_USD", ("BTC", 0), ("XBT", 0)),
+        add_market("BTC_XBT", ("BTC", 0), ("XBT", 0)),
     ):
         assert catalog.execute(command) == Done()
         version += 1
@@ -156,11 +158,42 @@ def test_names_are_labels_over_permanent_ids(catalog: Catalog) -> None:
         (3, "EUR"),
         (4, "BTC"),
     ]
-    assert [m.name for m in catalog.markets] == ["XBT / USD", "BTC_USD"]
+    assert [m.name for m in catalog.markets] == ["XBT / USD", "BTC_XBT"]
     assert catalog.markets[0].rules == rules
     assert (catalog.markets[1].rules.stock_id, catalog.markets[1].rules.money_id) == (4, 1)
     assert catalog.asset_named("XBT") is catalog.assets[0]
     assert catalog.market_named("none") is None
+
+
+def test_no_other_market_gets_a_name_while_an_order_may_be_sent_again_under_it(
+    catalog: Catalog,
+) -> None:
+    with_market(catalog)
+    start_us = catalog.time_us
+    assert catalog.execute(add_market("B", ("EUR", 0))) == Done()
+    assert catalog.execute(rename_market("BTC_USD", "old")) == Done()
+    for taking in (rename_market("B", "BTC_USD"), add_market("BTC_USD")):
+        catalog.begin(start_us + c.NAME_KEPT_US - 1_500_000)
+        assert catalog.execute(taking) == Refused(
+            Reason.EXISTS_YET,
+            "market 'BTC_USD' was renamed moments ago: its old name is free in 2 s",
+        )
+    # The market itself may have it back, and gives it up anew.
+    for back in (rename_market("old", "BTC_USD"), rename_market("BTC_USD", "new")):
+        assert catalog.execute(back) == Done()
+    check_catalog(catalog)
+    until_us = catalog.time_us + c.NAME_KEPT_US
+    again = load_catalog(dump(catalog))
+    assert state_hash(again) == state_hash(catalog)
+    adding = add_market("BTC_USD")
+    for machine in (catalog, again):
+        machine.begin(until_us - 1)
+        assert type(machine.execute(adding)) is Refused
+        machine.begin(until_us)
+        assert machine.execute(adding) == Done()
+        assert [m.name for m in machine.markets] == ["new", "B", "BTC_USD"]
+        assert not machine.freed
+    assert state_hash(again) == state_hash(catalog)
 
 
 def test_a_copy_holds_live_credentials_and_views_hold_no_secret(catalog: Catalog) -> None:

@@ -35,7 +35,8 @@ from tests.simulation.world import MS, Violation, World
 SHARDS = 3
 GATEWAYS = 3
 FULL_CHECK_EVERY = 8  # records of a stream
-IDLE_TICKS = 5
+IDLE_TICKS = 8
+LATEST_US = 350 * MS  # a message is under way for 300 ms at most, but for copies of long ago
 CHECKS: dict[str, Callable[[Any], Any]] = {
     "market": check_market,
     "ledger": lambda ledger: check_ledger(ledger, forced=True),
@@ -354,11 +355,12 @@ class Exchange(Hooks):
 
     # The end.
 
-    def heal(self, stays_quiet_us: int = 400 * MS) -> None:
+    def heal(self) -> None:
         """No more faults: everybody comes back, and everything must come to rest.
 
-        stays_quiet_us: for how long it must stay so, with messages under way for up to 300 ms.
+        It must stay so until the last that was under way among faults has come and had its effect.
         """
+        latest_us = self.world.now_us + (LATEST_US if self.world.faults else 0)
         self.world.faults = False
         for zombie in self.zombies:
             zombie.kill()
@@ -368,7 +370,7 @@ class Exchange(Hooks):
                 if not process.up:
                     self.start(stream)
             if self._quiet():
-                self.world.run(stays_quiet_us)
+                self.world.run(max(0, latest_us - self.world.now_us))
                 if self._quiet():
                     return
         open_now = [(o.ask, o.actor) for o in self.client.open.values()]

@@ -35,7 +35,7 @@ class Gateway:
         self.name = name
         self.up = True
         self.router = Router(ROUTER_LIMITS)
-        self.lease = CatalogLease(every_us=30 * MS)
+        self.lease = CatalogLease(every_us=40 * MS)
         self._send = send
         self._offset_us = world.offset_us()
         self.tick()
@@ -94,6 +94,7 @@ class Operation:
     """One wish of a client until it is answered for good.
 
     build: the command for a request id, its actor included, or None when names are not known.
+    market: the name of its market, by which the request finds one each time it is sent.
     unknown: whether any attempt was lost, so that it may have happened whatever else is said.
     """
 
@@ -112,6 +113,7 @@ class Operation:
         self.request_ids: list[bytes] = []
         self.ask: m.Ask | None = None
         self.actor = ""
+        self.market = ""
         self.answer: m.Answer | None = None
         self.unknown = False
 
@@ -172,6 +174,15 @@ class Client:
             if operation.stamped and is_command(operation.ask):
                 stamp_ms = (world.now_us + self._offset_us) // 1000
                 operation.ask = msgspec.structs.replace(operation.ask, stamp_ms=stamp_ms)
+            operation.market = _name_of(names, operation.actor)
+        elif operation.market:
+            actor = _market_called(names, operation.market)
+            if actor is None:
+                world.counts["market renamed before a resend"] += 1
+                operation.answer = Refused(Reason.ORDER_MARKET_NOT_FOUND)
+                self._close(operation)
+                return
+            operation.actor = actor
         self._judge.sending(operation)
         operation.attempt += 1
         attempt = operation.attempt
@@ -222,14 +233,32 @@ class Client:
         """Somebody sends the very request once more: it is told what was told, or refused."""
         gateway = self.world.random.choice(self._judge.gateways)
         ask = operation.ask
+        names = gateway.names() if gateway.up else None
+        if names is None:
+            return
+        market = operation.market
+        actor = _market_called(names, market) if market else operation.actor
+        if actor is None:
+            return
         assert ask is not None
 
         def heard(answer: m.Answer) -> None:
             if type(answer) is not Refused and answer != operation.answer:
                 raise Violation(f"{ask} was told {operation.answer}, and then {answer}")
 
-        if gateway.up:
-            gateway.ask(operation.actor, ask, heard)
+        gateway.ask(actor, ask, heard)
+
+
+def _market_called(names: Names, name: str) -> str | None:
+    """The actor of the market of this name, or None."""
+    listing = names.market_by_name.get(name)
+    return f"market-{listing.market_no}" if listing is not None else None
+
+
+def _name_of(names: Names, actor: str) -> str:
+    """What the market of this actor is called, "" for another actor."""
+    kind, _, number = actor.partition("-")
+    return names.market_by_no[int(number)].name if kind == "market" else ""
 
 
 def is_command(ask: m.Ask | None) -> bool:

@@ -12,7 +12,9 @@ import msgspec
 
 from excore_ray.core import commands as c
 from excore_ray.core import messages as m
+from excore_ray.core.catalog import Catalog
 from excore_ray.core.lease import CatalogLease
+from excore_ray.core.reasons import Reason, Refused
 from excore_ray.core.registrar import Registrar
 from excore_ray.core.turns import Turn
 from tests.simulation.mutants_of_shards import Undo, patch
@@ -94,6 +96,15 @@ def added_market_answered_at_once() -> Undo:
     return patch(Registrar, "_settle_changes", settle)
 
 
+def freed_names_taken_at_once() -> Undo:
+    """A market gets a name under which orders to another may still be sent again."""
+    return patch(Catalog, "_taken", lambda catalog, name, market_no: _in_use(catalog, name))
+
+
+def _in_use(catalog: Catalog, name: str) -> Refused | None:
+    return Refused(Reason.EXISTS_YET) if catalog.market_named(name) is not None else None
+
+
 PLANTS: tuple[Callable[[], Undo], ...] = (
     lease_never_ends,
     lease_from_receipt,
@@ -102,4 +113,5 @@ PLANTS: tuple[Callable[[], Undo], ...] = (
     leases_counted_from_before_the_opening,
     only_the_newest_lease_counts,
     added_market_answered_at_once,
+    freed_names_taken_at_once,
 )

@@ -44,6 +44,7 @@ class Scenario:
         self._keys: list[tuple[int, int, str]] = []  # user, asset, business
         self._issuing = False
         self._label = 0
+        self._former: dict[int, str] = {}  # what a market was called, by its number
         self._spent = 0
         # Poor users are refused for want of funds, and soon after have them.
         self._wealth = self.world.random.choice((50, 150, 3_000)) * 10**PREC
@@ -59,8 +60,11 @@ class Scenario:
             world.run(50 * MS)
         self.exchange.heal()
         if world.ancient:
-            world.run(2_500 * MS)
-            self.exchange.heal(stays_quiet_us=0)
+            for _ in range(10):
+                # Only records forget results, and there are none where nobody wishes for anything.
+                self._start(self._wish(world.random), stamped=False)
+                world.run(250 * MS)
+            self.exchange.heal()
         self._read_balances()
         check_at_rest(self.exchange)
         world.run(100 * MS)
@@ -183,11 +187,15 @@ class Scenario:
     def _rename(self, number: int, market: bool) -> Build:
         self._label += 1
         label = f"L{self._label}"
+        swaps = market and self.world.restless and self.world.random.random() < 0.5
 
         def build(names: Names, request_id: bytes) -> tuple[str, m.Ask] | None:
             if market:
                 old = names.market_by_no[number].name
-                return "catalog", c.RenameMarket(request_id, 0, old, label)
+                self._former[number] = old
+                # Maybe what the other market was called a moment ago.
+                new = self._former.get(3 - number, label) if swaps else label
+                return "catalog", c.RenameMarket(request_id, 0, old, new)
             old = names.asset_by_id[number].name
             return "catalog", c.RenameAsset(request_id, 0, old, label)
 
@@ -238,7 +246,7 @@ class Scenario:
         """At rest, every balance told must be the durable one."""
         for user in range(1, USERS + 1):
             self._start(self._look(user, 1), stamped=False)
-        self.exchange.heal(stays_quiet_us=0)
+        self.exchange.heal()
 
     def _count(self) -> None:
         counts = self.world.counts

@@ -20,6 +20,7 @@ SHORT: tuple[tuple[ModuleType, str, int], ...] = (
     (commands, "RESULT_KEPT_STAMPED_US", 1_700 * MS),
     (results, "RESULT_KEPT_STAMPED_US", 1_700 * MS),
     (commands, "STAMP_AGE_MAX_US", 1_000 * MS),
+    (commands, "NAME_KEPT_US", 3_000 * MS),
     (reception, "DEADLINE_SLACK_US", 600 * MS),
     (sequencer, "IDS_PER_BLOCK", 40),
 )

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 MS = 1_000
+_IN_PEACE_US = 2 * MS  # no message is under way for much longer then
 Deliver = Callable[[str, str, bytes], None]  # source, target, body
 
 
@@ -133,17 +134,18 @@ class World:
         """Carry one encoded message: maybe never, maybe twice, in any order."""
         body = m.encode(message)
         self.story.add((self.now_us, source, target, body))
-        arrives = partial(deliver, source, target, body)
+        draw = self.random.random
         if not self.faults:
-            self.at(self.between(MS // 4, 2 * MS), arrives)
+            arrives = partial(deliver, source, target, body)
+            self.at(MS // 4 + int(draw() * _IN_PEACE_US), arrives)
             return
         if self._cut and self.is_cut(source, target):
             self.counts["message into a cut link"] += 1
             return
-        draw = self.random.random
         if draw() < self.loss:
             self.counts["message lost"] += 1
             return
+        arrives = partial(deliver, source, target, body)
         copies = 1
         if draw() < self.doubling:
             self.counts["message doubled"] += 1
@@ -154,7 +156,7 @@ class World:
             if late < 0.02:
                 slow = (60, 150, 300)[int(late * 150)] * MS
                 self.counts["message very late"] += 1
-            self.at(self.between(MS // 4, slow), arrives)
+            self.at(MS // 4 + int(draw() * slow), arrives)
         if self.ancient and draw() < 0.03:
             self.counts["message copied from long ago"] += 1
             self.at(self.between(900 * MS, 2_500 * MS), arrives)
