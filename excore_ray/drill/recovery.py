@@ -4,6 +4,9 @@ Separate because it is measured, not judged.  The time runs from a kill, or from
 stopped process was continued, to the first acknowledged operation that needed what was hit: after
 a kill one that a later incarnation has executed, by the epoch of its entry.  Which gateway
 answers, and whether the compactor works, clients cannot tell; the nemesis has looked.
+
+Faults overlap: while Ray's own processes are stopped nothing is restarted, and a stopped gateway
+holds its lease.  So it is told of each whether any other was felt meanwhile.
 """
 
 from __future__ import annotations
@@ -32,10 +35,14 @@ class Served(NamedTuple):
 
 
 class Recovered(NamedTuple):
-    """A fault, and the seconds until what it hit was back; None when nobody asked it again."""
+    """A fault, and the seconds until what it hit was back; None when nobody asked it again.
+
+    alone: whether nothing else was felt from when it began until then.
+    """
 
     fault: Fault
     seconds: float | None
+    alone: bool
 
 
 def recoveries(
@@ -43,7 +50,24 @@ def recoveries(
 ) -> list[Recovered]:
     """Of each fault, how long it was felt."""
     served = _served(operations, matched)
-    return [Recovered(fault, _seconds(fault, served)) for fault in faults]
+    felt = [(fault, _seconds(fault, served)) for fault in faults]
+    spans = [_span(fault, seconds) for fault, seconds in felt]
+    return [
+        Recovered(fault, seconds, _is_alone(spans, number))
+        for number, (fault, seconds) in enumerate(felt)
+    ]
+
+
+def _span(fault: Fault, seconds: float | None) -> tuple[int, int]:
+    """From when until when a fault was felt."""
+    return fault.began_us, fault.ended_us + int((seconds or 0) * 1e6)
+
+
+def _is_alone(spans: list[tuple[int, int]], number: int) -> bool:
+    """Whether no other span touches this one."""
+    began_us, back_us = spans[number]
+    others = [*spans[:number], *spans[number + 1 :]]
+    return not any(began <= back_us and back >= began_us for began, back in others)
 
 
 def _served(operations: Iterable[Operation], matched: Matched) -> dict[str, list[Served]]:

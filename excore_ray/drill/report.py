@@ -56,14 +56,17 @@ def _operations(outcome: Outcome) -> Table:
 
 
 def _faults(recovered: list[Recovered]) -> Table:
-    """Faults by kind, and how long they were felt."""
+    """Faults by kind, and how long they were felt: all of them, and those that no other touched."""
     kinds: defaultdict[tuple[str, str], list[Recovered]] = defaultdict(list)
     for each in recovered:
         kinds[each.fault.kind, each.fault.target].append(each)
-    table = Table("fault", "of", "times", "p50 s", "p95 s", "max s", "unseen", box=None)
+    headers = ("fault", "of", "times", "p50 s", "p95 s", "max s", "alone", "max s", "unseen")
+    table = Table(*headers, box=None)
     for (kind, target), group in sorted(kinds.items()):
         times = sorted(each.seconds for each in group if each.seconds is not None)
+        alone = [each.seconds for each in group if each.alone and each.seconds is not None]
         figures = [f"{_quantile(times, part):.2f}" if times else "" for part in (0.5, 0.95, 1.0)]
+        figures += [str(len(alone)), f"{max(alone):.2f}"] if alone else ["", ""]
         name = "kill -9" if kind == KILL else "stopped"
         unseen = len(group) - len(times)
         table.add_row(name, target, str(len(group)), *figures, str(unseen or ""))
