@@ -175,7 +175,8 @@ class Catalog(Machine):
             return refused
         # From here on the command must succeed.
         self.freed.pop(command.new_name, None)
-        self.freed[market.name] = market.market_no, self.time_us + c.NAME_KEPT_US
+        if command.kept_us:
+            self.freed[market.name] = market.market_no, self.time_us + command.kept_us
         renamed = msgspec.structs.replace(market, name=command.new_name)
         self.markets[market.market_no - 1] = renamed
         return self._changed(command)

@@ -291,12 +291,13 @@ class AddMarket(Command, frozen=True, tag="am"):
 
 
 class RenameMarket(Command, frozen=True, tag="rm"):
-    """market.rename."""
+    """market.rename.  kept_us: for how long no other market gets the old name; the catalog's."""
 
     request_id: bytes
     stamp_ms: int
     old_name: str
     new_name: str
+    kept_us: int = 0
 
 
 class AddKey(Command, frozen=True, tag="ak"):

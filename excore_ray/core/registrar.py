@@ -108,6 +108,9 @@ class Registrar(Desk):
         if type(ask) in (c.PutLimit, c.PutMarket, c.Cancel, c.Update):
             self.refuse_foreign(inflight)
             return
+        if type(ask) is c.RenameMarket:
+            # In the record, so that a replay of an earlier one does as was done then.
+            ask = msgspec.structs.replace(ask, kept_us=c.NAME_KEPT_US)
         answer = self.run(ask)
         if type(answer) is Refused:
             # What it speaks of may not be everywhere yet: a key that was revoked a moment ago.

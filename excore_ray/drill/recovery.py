@@ -11,6 +11,7 @@ holds its lease.  So it is told of each whether any other was felt meanwhile.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable
@@ -58,12 +59,12 @@ def recoveries(
     ]
 
 
-def _span(fault: Fault, seconds: float | None) -> tuple[int, int]:
-    """From when until when a fault was felt."""
-    return fault.began_us, fault.ended_us + int((seconds or 0) * 1e6)
+def _span(fault: Fault, seconds: float | None) -> tuple[int, float]:
+    """From when until when a fault was felt, for ever when nobody has seen the end of it."""
+    return fault.began_us, fault.ended_us + (math.inf if seconds is None else seconds * 1e6)
 
 
-def _is_alone(spans: list[tuple[int, int]], number: int) -> bool:
+def _is_alone(spans: list[tuple[int, float]], number: int) -> bool:
     """Whether no other span touches this one."""
     began_us, back_us = spans[number]
     others = [*spans[:number], *spans[number + 1 :]]

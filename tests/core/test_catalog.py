@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from excore_ray.core import commands as c
@@ -31,8 +32,8 @@ def add_market(
     return c.AddMarket(request_id(), 0, name, *stock, *money, min_amount, "")
 
 
-def rename_market(old: str, new: str) -> c.RenameMarket:
-    return c.RenameMarket(request_id(), 0, old, new)
+def rename_market(old: str, new: str, kept_us: int = c.NAME_KEPT_US) -> c.RenameMarket:
+    return c.RenameMarket(request_id(), 0, old, new, kept_us)
 
 
 def add_key(key: str, secret: str = "s", scopes: int = 1) -> c.AddKey:
@@ -181,7 +182,7 @@ def test_no_other_market_gets_a_name_while_an_order_may_be_sent_again_under_it(
     # The market itself may have it back, and gives it up anew.
     for back in (rename_market("old", "BTC_USD"), rename_market("BTC_USD", "new")):
         assert catalog.execute(back) == Done()
-    check_catalog(catalog)
+        check_catalog(catalog)
     until_us = catalog.time_us + c.NAME_KEPT_US
     again = load_catalog(dump(catalog))
     assert state_hash(again) == state_hash(catalog)
@@ -194,6 +195,17 @@ def test_no_other_market_gets_a_name_while_an_order_may_be_sent_again_under_it(
         assert [m.name for m in machine.markets] == ["new", "B", "BTC_USD"]
         assert not machine.freed
     assert state_hash(again) == state_hash(catalog)
+
+
+def test_a_record_of_before_names_were_kept_does_as_was_done_then(catalog: Catalog) -> None:
+    with_market(catalog)
+    catalog.execute(add_market("B", ("EUR", 0)))
+    for old, new in (("BTC_USD", "x"), ("B", "BTC_USD"), ("x", "B"), ("BTC_USD", "y")):
+        assert catalog.execute(rename_market(old, new, kept_us=0)) == Done()
+    assert not catalog.freed
+    assert msgspec.json.decode(
+        b'["rm","AAAAAAAAAAAAAAAAAAAAAA==",0,"a","b"]', type=c.RenameMarket
+    ) == c.RenameMarket(bytes(16), 0, "a", "b", 0)
 
 
 def test_a_copy_holds_live_credentials_and_views_hold_no_secret(catalog: Catalog) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from excore_ray.core import commands as c
 from excore_ray.core import messages as m
-from excore_ray.core.reasons import Refused
+from excore_ray.core.reasons import Reason, Refused
 from excore_ray.core.registrar import Registrar, RegistrarLimits
 from excore_ray.core.turns import Turn
 from tests.core.machines import START_US, new_catalog
@@ -43,6 +43,27 @@ def test_a_second_revocation_is_answered_when_the_first_is_everywhere() -> None:
     done, refused = answers(registrar.turn(now_us))
     assert done == m.Done()
     assert type(refused) is Refused
+
+
+def test_a_renamed_market_keeps_its_old_name_from_others_by_its_record() -> None:
+    registrar = Registrar(new_catalog(), LIMITS)
+    registrar.open(START_US, None)
+    registrar.turn(START_US)
+    now_us = START_US + LIMITS.lease_us + LIMITS.slack_us
+    for number, asset in enumerate("SM"):
+        ask(registrar, c.AddAsset(b"%016d" % number, 0, asset, 8, 8, ""), now_us)
+    ask(registrar, c.AddMarket(b"m" * 16, 0, "A", "S", 0, "M", 0, 1, ""), now_us)
+    ask(registrar, c.RenameMarket(b"r" * 16, 0, "A", "B"), now_us)
+    record = registrar.turn(now_us).record
+    assert record is not None
+    assert record.commands[-1] == c.RenameMarket(b"r" * 16, 0, "A", "B", c.NAME_KEPT_US)
+    ask(registrar, c.AddMarket(b"n" * 16, 0, "A", "S", 0, "M", 0, 1, ""), now_us + 10_000_000)
+    [refused] = answers(registrar.turn(now_us + 10_000_000))
+    assert type(refused) is Refused
+    assert (refused.reason, refused.detail[-25:]) == (
+        Reason.EXISTS_YET,
+        "old name is free in 170 s",
+    )
 
 
 def ask(registrar: Registrar, command: c.Command, now_us: int) -> None:

@@ -35,3 +35,10 @@ def test_a_fault_is_alone_when_no_other_is_felt(
         found = recoveries([], [gateway_fault(*first), gateway_fault(*second)], nothing)
         assert [each.alone for each in found] == [alone, alone]
         assert [each.seconds for each in found] == [first[2] - first[1], second[2] - second[1]]
+
+
+def test_who_was_never_seen_again_may_be_felt_by_all_that_follow() -> None:
+    nothing = Matched([], replayed([], frozenset()))
+    unseen = Fault(KILL, "market", "market-1", 7, SECOND_US, SECOND_US)
+    [first, second] = recoveries([], [unseen, gateway_fault(20, 20, 21)], nothing)
+    assert (first.seconds, second.alone) == (None, False)
