@@ -19,6 +19,7 @@ Source: the log compaction of Kafka's state stores, with the verification TigerB
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 
@@ -162,6 +163,8 @@ class Compactor:
             _look(reader, state)
         if self._is_worth(newest, state):
             await _write_snapshot(reader, state, newest)
+            # The machine goes with its cycles now: by itself the collector comes rarely here.
+            gc.collect()
         if self._truncate is not None and mark is not None:
             await self._forget(self._truncate, reader, state, mark)
 

@@ -68,6 +68,11 @@ class Market(Machine):
             c.Forget: self._forget,
         }
 
+    def __del__(self) -> None:
+        # The collector does not look into orders, so it would never free those that are chained.
+        for order in self.orders.values():
+            order.level = order.older = order.newer = order.user_older = order.user_newer = None
+
     def record(self, commands: list[c.MarketCommand]) -> c.MarketRecord:
         """See Machine.record."""
         return c.MarketRecord(self.time_us, commands, self.told)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from excore_ray.actors.compactor import Compactor, CompactorSettings
 from excore_ray.actors.replay import KINDS, Replay, kind_of, replay
 from excore_ray.actors.shell import ShellSettings
 from excore_ray.core import commands as c
+from excore_ray.core.orders import Level
 from excore_ray.core.snapshot import dump, state_hash
 from excore_ray.errors import JournalBroken, SnapshotFailed, StreamMissing, TruncateRefused
 from excore_ray.storage.journal import Entry
@@ -85,6 +87,33 @@ def test_what_restarts_from_a_snapshot_is_what_ran() -> None:
         assert town.ends == []
 
     play(scenario)
+
+
+def test_nothing_stays_of_the_machines_it_rebuilds() -> None:
+    async def scenario(town: Town) -> None:
+        await busy_town(town)
+        compactor = compactor_of(town)
+        await compactor.round()
+        before = levels_elsewhere(town)
+        for _ in range(3):
+            newest = compactor.states["market-1"].snapshot_seq
+            for price in (201, 202, 203):  # nobody pays so much
+                expect_placed(await town.put(3, SELL, 1, price))
+            await trade(town, 12)
+            await compactor.round()
+            assert compactor.states["market-1"].snapshot_seq > newest
+        assert levels_elsewhere(town) == before
+        await town.close()
+
+    play(scenario)
+
+
+def levels_elsewhere(town: Town) -> int:
+    """How many levels of books this process keeps besides those of the town's market."""
+    gc.collect()
+    sides = town.shells["market-1"].machine.sides.values()
+    here = sum(len(list(side.levels())) for side in sides)
+    return sum(type(found) is Level for found in gc.get_objects()) - here
 
 
 class MemoryDiskWithout(MemoryDisk):
