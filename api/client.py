@@ -33,6 +33,16 @@ DEADLINE_MAX_S = 25.0  # a signature is refused once it is 30 s old, and its fat
 _UNAVAILABLE = ERROR_KINDS[Reason.SERVICE_UNAVAILABLE].code
 _TIMEOUT = ERROR_KINDS[Reason.SERVICE_TIMEOUT].code
 _TOO_MANY = ERROR_KINDS[Reason.TOO_MANY_REQUESTS].code
+# Said of a name or a key as it is now: what an earlier attempt found under it may have been done.
+_OF_NOW = {
+    ERROR_KINDS[reason].code
+    for reason in (
+        Reason.AUTHENTICATION_FAILED,
+        Reason.SCOPE_MISSING,
+        Reason.ASSET_NOT_FOUND,
+        Reason.ORDER_MARKET_NOT_FOUND,
+    )
+}
 _PAUSE_FIRST_S, _PAUSE_MAX_S = 0.05, 1.0
 _ATTEMPT_MIN_S = 0.01
 _decode = msgspec.json.Decoder(Reply | list[Reply]).decode
@@ -103,27 +113,29 @@ class Client:
         Raises ExcoreRpcError when it is refused, NoAnswer when its fate is unknown.
         """
         envelope = Envelope(next(self._ids), method, list(params))
-        [reply] = self._ask(msgspec.json.encode(envelope), [envelope])
-        if reply.error is not None:
-            raise _error_of(reply)
-        return reply.result
+        [outcome] = self._ask(msgspec.json.encode(envelope), [envelope])
+        if isinstance(outcome, (ExcoreRpcError, NoAnswer)):
+            raise outcome
+        return outcome
 
     def batch(self, requests: Iterable[Sequence[Any]]) -> list[Any]:
         """The results of 1 to 1000 requests (method, *params), sent as one and in their order.
 
-        A refused request has its ExcoreRpcError as result.  When one is answered 3 or 5, all
-        are sent again: what was done is not done twice, but what was answered 3 is then executed
-        after those that followed it.  Raises as `call` does when the batch fails as a whole.
+        A refused request has its ExcoreRpcError as result, one of unknown fate its NoAnswer.
+        When one is answered 3 or 5, all are sent again: what was done is not done twice, but what
+        was answered 3 is then executed after those that followed it.  Raises as `call` does when
+        the batch fails as a whole.
         """
         envelopes = [Envelope(next(self._ids), method, params) for method, *params in requests]
         if not envelopes:
             raise ValueError("requests: none given")
-        replies = self._ask(msgspec.json.encode(envelopes), envelopes)
-        return [reply.result if reply.error is None else _error_of(reply) for reply in replies]
+        return self._ask(msgspec.json.encode(envelopes), envelopes)
 
-    def _ask(self, body: bytes, envelopes: list[Envelope]) -> list[Reply]:
+    def _ask(self, body: bytes, envelopes: list[Envelope]) -> list[Any]:
+        """The result of each request, or the error that stands for it."""
         headers = self._headers(body)
-        repeatable = bool(self._key) or all(_only_reads(one.method) for one in envelopes)
+        reads = all(_only_reads(one.method) for one in envelopes)
+        repeatable = bool(self._key) or reads
         until = time.monotonic() + self._deadline_s
         pause_s = _PAUSE_FIRST_S
         unknown = False  # whether an earlier attempt may have been executed
@@ -131,19 +143,22 @@ class Client:
             # A pause may last longer than it was meant to, and no time is no time-out.
             remaining_s = max(until - time.monotonic(), _ATTEMPT_MIN_S)
             timeout_s = min(remaining_s, self._attempt_s) if repeatable else remaining_s
-            outcome: list[Reply] | Exception
+            outcome: list[Any] | Exception
             try:
                 response = self._http.post(
                     self._url, content=body, headers=headers, timeout=timeout_s
                 )
-                outcome = _replies_of(response.content, envelopes)
-                codes = {reply.error.code for reply in outcome if reply.error is not None}
+                replies = _replies_of(response.content, envelopes)
+                codes = {reply.error.code for reply in replies if reply.error is not None}
                 # Said of the attempt that was turned away, and nothing of the one before it.
                 turned_away = unknown and _TOO_MANY in codes
-                again = turned_away or _may_ask_again(codes, len(outcome), repeatable)
+                again = turned_away or _may_ask_again(codes, len(replies), repeatable)
+                outcome = [_fate_of(reply, unknown and not reads) for reply in replies]
                 unknown = unknown or _TIMEOUT in codes
                 if turned_away:
                     outcome = NoAnswer(f"{_TOO_MANY}: too many requests, after no answer")
+                elif replies[0].id is None:  # refused as a whole: each has an id of its own
+                    outcome = outcome[0]
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
                 outcome, again = error, True
             except (httpx.TransportError, msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -152,12 +167,10 @@ class Client:
                 break
             time.sleep(pause_s * random.uniform(0.5, 1.0))
             pause_s = min(2 * pause_s, _PAUSE_MAX_S)
-        if isinstance(outcome, NoAnswer):
+        if isinstance(outcome, (ExcoreRpcError, NoAnswer)):
             raise outcome
         if isinstance(outcome, Exception):
             raise NoAnswer(f"{type(outcome).__name__}: {outcome}") from outcome
-        if outcome[0].id is None:  # refused as a whole: each request has an id of its own
-            raise _error_of(outcome[0])
         return outcome
 
     def _headers(self, body: bytes) -> dict[str, str]:
@@ -194,6 +207,11 @@ def _may_ask_again(codes: set[int], count: int, repeatable: bool) -> bool:
     return count == 1 and codes == {_UNAVAILABLE}
 
 
-def _error_of(reply: Reply) -> ExcoreRpcError:
-    assert reply.error is not None
-    return ExcoreRpcError(reply.error.code, reply.error.message)
+def _fate_of(reply: Reply, unknown: bool) -> Any:
+    """A result, or the error it has instead.  unknown: an earlier attempt may have done it."""
+    error = reply.error
+    if error is None:
+        return reply.result
+    if unknown and error.code in _OF_NOW:
+        return NoAnswer(f"{error.code}: {error.message}, after no answer")
+    return ExcoreRpcError(error.code, error.message)

@@ -87,7 +87,7 @@ class Sender:
         except (ExcoreRpcError, NoAnswer):
             known = False
         for index, (operation, result) in enumerate(zip(operations, results, strict=True)):
-            if not known:
+            if not known or isinstance(result, NoAnswer):
                 operation.outcome = UNKNOWN
             elif isinstance(result, ExcoreRpcError):
                 operation.code = result.code

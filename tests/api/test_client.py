@@ -12,6 +12,7 @@ import pytest
 from api.auth import SKEW_MAX_MS
 from api.client import DEADLINE_MAX_S, Client, ExcoreRpcError, NoAnswer
 from excore_ray.core import commands as c
+from excore_ray.core.messages import Done
 from excore_ray.core.reasons import Reason, Refused
 from tests.api.fake_exchange import KEYS
 from tests.api.gateway_world import MARKET, Gateway, opened
@@ -37,6 +38,9 @@ class Line(httpx.BaseTransport):
             raise httpx.ConnectError("refused")
         if fault == "busy":
             self.gateway.exchange.answer_with[c.PutLimit] = Refused(Reason.SERVICE_UNAVAILABLE)
+        if fault == "renamed":
+            rename = c.RenameMarket(bytes(16), 0, MARKET, "new")
+            assert self.gateway.exchange.catalog.execute(rename) == Done()
         body = request.content
         reply = asyncio.run(self.gateway.http("POST", "/", body, list(headers.items())))
         self.gateway.exchange.answer_with.clear()
@@ -175,6 +179,23 @@ def test_who_is_turned_away_after_a_lost_answer_still_does_not_know(fault: str) 
     with pytest.raises(NoAnswer, match="9: too many requests"):
         client.call(*PUT)
     assert orders(line) == 1
+
+
+def test_a_name_that_changed_meanwhile_says_nothing_of_a_lost_attempt() -> None:
+    line, client = connected(["lost", "renamed"])
+    with pytest.raises(NoAnswer, match=r"^25: .*after no answer$"):
+        client.call(*PUT)
+    assert (len(line.sent), orders(line)) == (2, 1)
+    with pytest.raises(ExcoreRpcError, match=r"^25: "):
+        client.call(*PUT)
+    # What only reads has no fate that could be unknown; of several, each has its own.
+    line.faults = ["lost"]
+    with pytest.raises(ExcoreRpcError, match=r"^25: "):
+        client.call("order.depth", MARKET, 1, "0")
+    line.faults = ["lost"]
+    unknown, known = client.batch([PUT, (*PUT[:2], "new", *PUT[3:])])
+    assert isinstance(unknown, NoAnswer)
+    assert known["market"] == "new"
 
 
 def test_a_batch_has_results_and_errors_in_its_order() -> None:
