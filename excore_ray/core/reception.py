@@ -163,8 +163,6 @@ class Reception:
 
     def expire(self, now_us: int) -> None:
         """Forget refusals whose time is over."""
-        if not self._refusals:
-            return
         for queue in self._expiries.values():
             while queue and queue[0][0] <= now_us:
                 _, key = queue.popleft()

@@ -182,8 +182,6 @@ class Router:
 
     def flush(self, now_us: int) -> list[Send]:
         """The batches that may leave now."""
-        if not self._ready:
-            return []
         sends: list[Send] = []
         for actor in list(self._ready):
             route = self.routes[actor]

@@ -54,8 +54,8 @@ def recoveries(
     felt = [(fault, _seconds(fault, served)) for fault in faults]
     spans = [_span(fault, seconds) for fault, seconds in felt]
     return [
-        Recovered(fault, seconds, _is_alone(spans, number))
-        for number, (fault, seconds) in enumerate(felt)
+        Recovered(fault, seconds, _is_alone(span, spans))
+        for (fault, seconds), span in zip(felt, spans, strict=True)
     ]
 
 
@@ -64,11 +64,10 @@ def _span(fault: Fault, seconds: float | None) -> tuple[int, float]:
     return fault.began_us, fault.ended_us + (math.inf if seconds is None else seconds * 1e6)
 
 
-def _is_alone(spans: list[tuple[int, float]], number: int) -> bool:
-    """Whether no other span touches this one."""
-    began_us, back_us = spans[number]
-    others = [*spans[:number], *spans[number + 1 :]]
-    return not any(began <= back_us and back >= began_us for began, back in others)
+def _is_alone(span: tuple[int, float], spans: list[tuple[int, float]]) -> bool:
+    """Whether this one of the spans is touched by none but itself."""
+    began_us, back_us = span
+    return sum(began <= back_us and back >= began_us for began, back in spans) == 1
 
 
 def _served(operations: Iterable[Operation], matched: Matched) -> dict[str, list[Served]]:

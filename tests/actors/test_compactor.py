@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -15,12 +14,13 @@ from excore_ray.actors.compactor import Compactor, CompactorSettings
 from excore_ray.actors.replay import KINDS, Replay, kind_of, replay
 from excore_ray.actors.shell import ShellSettings
 from excore_ray.core import commands as c
-from excore_ray.core.orders import Level
+from excore_ray.core.market import Market
 from excore_ray.core.snapshot import dump, state_hash
 from excore_ray.errors import JournalBroken, SnapshotFailed, StreamMissing, TruncateRefused
 from excore_ray.storage.journal import Entry
 from excore_ray.storage.memory import MemoryDisk, MemoryJournal
 from tests.actors.shell_world import BUY, SELL, Town, expect_placed, play
+from tests.core.machines import stray_levels
 
 OFTEN = ShellSettings(idle_ms=50, busy_ms=5, checkpoint_records=7, checkpoint_spacing=0)
 EAGER = CompactorSettings(compact_s=0.01, records_min=1, truncate=False)
@@ -94,7 +94,9 @@ def test_nothing_stays_of_the_machines_it_rebuilds() -> None:
         await busy_town(town)
         compactor = compactor_of(town)
         await compactor.round()
-        before = levels_elsewhere(town)
+        market = town.shells["market-1"].machine
+        assert isinstance(market, Market)
+        before = stray_levels(market)
         for _ in range(3):
             newest = compactor.states["market-1"].snapshot_seq
             for price in (201, 202, 203):  # nobody pays so much
@@ -102,18 +104,10 @@ def test_nothing_stays_of_the_machines_it_rebuilds() -> None:
             await trade(town, 12)
             await compactor.round()
             assert compactor.states["market-1"].snapshot_seq > newest
-        assert levels_elsewhere(town) == before
+        assert stray_levels(market) == before
         await town.close()
 
     play(scenario)
-
-
-def levels_elsewhere(town: Town) -> int:
-    """How many levels of books this process keeps besides those of the town's market."""
-    gc.collect()
-    sides = town.shells["market-1"].machine.sides.values()
-    here = sum(len(list(side.levels())) for side in sides)
-    return sum(type(found) is Level for found in gc.get_objects()) - here
 
 
 class MemoryDiskWithout(MemoryDisk):

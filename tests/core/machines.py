@@ -5,6 +5,7 @@ Separate because every test of the core starts here.  It must not know what any 
 
 from __future__ import annotations
 
+import gc
 import itertools
 
 import msgspec
@@ -13,7 +14,7 @@ from excore_ray.core import commands as c
 from excore_ray.core.catalog import Catalog
 from excore_ray.core.ledger import Ledger
 from excore_ray.core.market import Market
-from excore_ray.core.orders import ORDER_NUMBER_MAX, Side
+from excore_ray.core.orders import ORDER_NUMBER_MAX, Level, Side
 from excore_ray.core.specs import MarketRules
 
 START_US = 1_500_000_000_000_000
@@ -65,6 +66,13 @@ def new_catalog(shards: int = 2) -> Catalog:
     catalog.execute(c.CreateCatalog(shards))
     catalog.execute(c.OpenEpoch(1))
     return catalog
+
+
+def stray_levels(*markets: Market) -> int:
+    """How many levels of books this process keeps besides those of `markets`."""
+    gc.collect()
+    theirs = sum(len(list(side.levels())) for market in markets for side in market.sides.values())
+    return sum(type(found) is Level for found in gc.get_objects()) - theirs
 
 
 def put_limit(user: int, side: Side, amount: int, price: int) -> c.PutLimit:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
-
-from excore_ray.core.orders import Level
 from tests.bench.memory import bytes_an_order
+from tests.core.machines import stray_levels
 from tests.core.test_snapshot import busy_market
 
 ORDERS = 100_000
@@ -17,16 +15,9 @@ def test_an_open_order_fits_its_bound() -> None:
 
 
 def test_nothing_stays_of_a_market_that_nobody_needs() -> None:
-    gc.collect()
-    before = levels()
+    before = stray_levels()
     market = busy_market()
-    rest = levels() - before
-    assert rest == sum(len(list(side.levels())) for side in market.sides.values()) > 1
+    assert stray_levels() > before + 1
+    assert stray_levels(market) == before
     del market
-    gc.collect()
-    assert levels() == before
-
-
-def levels() -> int:
-    """How many levels of books there are in this process."""
-    return sum(type(found) is Level for found in gc.get_objects())
+    assert stray_levels() == before

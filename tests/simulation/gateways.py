@@ -175,8 +175,8 @@ class Client:
                 stamp_ms = (world.now_us + self._offset_us) // 1000
                 operation.ask = msgspec.structs.replace(operation.ask, stamp_ms=stamp_ms)
             operation.market = _name_of(names, operation.actor)
-        elif operation.market:
-            actor = _market_called(names, operation.market)
+        else:
+            actor = _actor_now(names, operation)
             if actor is None:
                 world.counts["market renamed before a resend"] += 1
                 operation.answer = Refused(Reason.ORDER_MARKET_NOT_FOUND)
@@ -234,10 +234,7 @@ class Client:
         gateway = self.world.random.choice(self._judge.gateways)
         ask = operation.ask
         names = gateway.names() if gateway.up else None
-        if names is None:
-            return
-        market = operation.market
-        actor = _market_called(names, market) if market else operation.actor
+        actor = _actor_now(names, operation) if names is not None else None
         if actor is None:
             return
         assert ask is not None
@@ -249,9 +246,11 @@ class Client:
         gateway.ask(actor, ask, heard)
 
 
-def _market_called(names: Names, name: str) -> str | None:
-    """The actor of the market of this name, or None."""
-    listing = names.market_by_name.get(name)
+def _actor_now(names: Names, operation: Operation) -> str | None:
+    """To whom a request goes that was sent before: a market is found by its name, or not."""
+    if not operation.market:
+        return operation.actor
+    listing = names.market_by_name.get(operation.market)
     return f"market-{listing.market_no}" if listing is not None else None
 
 

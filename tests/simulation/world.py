@@ -134,9 +134,9 @@ class World:
         """Carry one encoded message: maybe never, maybe twice, in any order."""
         body = m.encode(message)
         self.story.add((self.now_us, source, target, body))
+        arrives = partial(deliver, source, target, body)
         draw = self.random.random
         if not self.faults:
-            arrives = partial(deliver, source, target, body)
             self.at(MS // 4 + int(draw() * _IN_PEACE_US), arrives)
             return
         if self._cut and self.is_cut(source, target):
@@ -145,7 +145,6 @@ class World:
         if draw() < self.loss:
             self.counts["message lost"] += 1
             return
-        arrives = partial(deliver, source, target, body)
         copies = 1
         if draw() < self.doubling:
             self.counts["message doubled"] += 1
