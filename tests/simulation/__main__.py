@@ -26,8 +26,8 @@ Outcome = tuple[int, str, dict[str, int], list[str]]
 
 def run_seed(job: tuple[int, int, str]) -> Outcome:
     """One seed: (seed, what was violated or "", counts of faults, the story of it)."""
-    # Nothing worth looking for is left behind amid a run.  All of it is in cycles at its end, and is
-    # freed while it is in the caches still; what was there before is none of it.
+    # Nothing worth looking for is left behind amid a run.  All of it is in cycles at its end, and
+    # is freed while it is in the caches still; what was there before is none of it.
     gc.disable()
     gc.freeze()
     try:
